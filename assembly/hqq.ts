@@ -1,0 +1,183 @@
+/**
+ * Half-Quadratic Quantization (Mobius Labs, reference hqq/core/optimize.py; DESIGN.md, Definitions): the scales of the
+ * range stay, the zero points move so that few weights err much and many not at all, an Lp norm with p = 0.7.
+ *
+ * Everything is in units of the group's stored scale: u = w/s, q = clamp(round(u + z), 0, L), r = u + z − q. With
+ * e = shrink(r) the step z ← mean(q − (u − e)) is z ← z − mean(r − e), and r − e = sign(r)·min(|r|, |r|^(p−1)/β).
+ */
+import { loadRow } from "./convert";
+import { encodeRow } from "./encode";
+import { alignUp, clamp, largestCode } from "./number";
+import { finishRow } from "./row";
+import { groupRange, proposeRange, rangeLow } from "./rtn";
+import { storeScales, storeZeroPoints } from "./storage";
+import { Tile } from "./tile";
+
+/** Steps of the reference; the zero points of its start are one more candidate. */
+const ITERATIONS: i32 = 20;
+const FIRST_BETA: f32 = 10;
+/** κ: β grows by it at every step. */
+const BETA_GROWTH: f32 = 1.01;
+
+/**
+ * Floats of `u` that are iterated on before the next are loaded: they stay in the first-level cache, and the groups
+ * among them are independent, so that a processor overlaps the end of one with the start of the next.
+ * MAX_GROUP_SIZE (src/tensor/layout.ts) must fit.
+ */
+const BLOCK_FLOATS: i32 = 2048;
+
+/**
+ * |r|^(p−1)/β is needed only where it is below |r|, which is above 0.147 (β ≤ 12.1); below 0.14 its value there, which
+ * is greater than |r|, does.
+ */
+const SMALLEST_RESIDUAL: f32 = 0.14;
+
+/**
+ * x^(−0.3) as (((N3·x + N2)·x + N1)·x + N0)/(((x + D2)·x + D1)·x + D0): off by less than 9e-6 for 0.14 ≤ x ≤ 2. Only a
+ * weight clipped by more than 1.5 codes has a larger residual; at 4 it is 0.3 % off, at 8 2 %, a thousandth of a code.
+ */
+const N0: f32 = 0.17933431267738342, N1: f32 = 2.385571002960205, N2: f32 = 3.2606184482574463;
+const N3: f32 = 0.36989322304725647;
+const D0: f32 = 0.04527799412608147, D1: f32 = 1.425452470779419, D2: f32 = 3.724663496017456;
+
+/** One step for one residual: min(|r|, |r|^(−0.3)/β) with the sign of r; n are the N over β. */
+// @ts-ignore: decorator
+@inline
+function pull(r: f32, n0: f32, n1: f32, n2: f32, n3: f32): f32 {
+  const size = abs(r);
+  const x = select<f32>(SMALLEST_RESIDUAL, size, size < SMALLEST_RESIDUAL);
+  const t = (((n3 * x + n2) * x + n1) * x + n0) / (((x + D2) * x + D1) * x + D0);
+  return copysign<f32>(select<f32>(t, size, t < size), r);
+}
+
+/** Sums of |r| and of the pulls over one group, as the last `iterateGroup` found them. */
+let absoluteSum: f32 = 0;
+let pullSum: f32 = 0;
+
+/**
+ * Residuals of `n` floats at `u` (a multiple of four; padding holds −z, whose residual is 0) under zero point `z`.
+ */
+// @ts-ignore: decorator
+@inline
+function iterateGroup(u: usize, n: i32, z: f32, largest: f32, invBeta: f32): void {
+  const n0 = N0 * invBeta, n1 = N1 * invBeta, n2 = N2 * invBeta, n3 = N3 * invBeta;
+  const end = u + (<usize>n << 2);
+  if (ASC_FEATURE_SIMD) {
+    const zs = f32x4.splat(z), ls = f32x4.splat(largest);
+    const s0 = f32x4.splat(n0), s1 = f32x4.splat(n1), s2 = f32x4.splat(n2), s3 = f32x4.splat(n3);
+    let sizes = f32x4.splat(0), pulls = f32x4.splat(0);
+    do {
+      const t = f32x4.add(v128.load(u), zs);
+      const r = f32x4.sub(t, f32x4.nearest(f32x4.pmin(ls, f32x4.pmax(f32x4.splat(0), t))));
+      const size = f32x4.abs(r);
+      sizes = f32x4.add(sizes, size);
+      const x = f32x4.pmax(size, f32x4.splat(SMALLEST_RESIDUAL));
+      let numerator = f32x4.add(f32x4.mul(s3, x), s2);
+      let denominator = f32x4.add(x, f32x4.splat(D2));
+      numerator = f32x4.add(f32x4.mul(numerator, x), s1);
+      denominator = f32x4.add(f32x4.mul(denominator, x), f32x4.splat(D1));
+      numerator = f32x4.add(f32x4.mul(numerator, x), s0);
+      denominator = f32x4.add(f32x4.mul(denominator, x), f32x4.splat(D0));
+      const pulled = f32x4.pmin(size, f32x4.div(numerator, denominator));
+      pulls = f32x4.add(pulls, v128.or(pulled, v128.and(r, i32x4.splat(0x80000000))));
+      u += 16;
+    } while (u < end);
+    absoluteSum = f32x4.extract_lane(sizes, 0) + f32x4.extract_lane(sizes, 1) + f32x4.extract_lane(sizes, 2) +
+      f32x4.extract_lane(sizes, 3);
+    pullSum = f32x4.extract_lane(pulls, 0) + f32x4.extract_lane(pulls, 1) + f32x4.extract_lane(pulls, 2) +
+      f32x4.extract_lane(pulls, 3);
+  } else {
+    let a0: f32 = 0, a1: f32 = 0, a2: f32 = 0, a3: f32 = 0;
+    let p0: f32 = 0, p1: f32 = 0, p2: f32 = 0, p3: f32 = 0;
+    for (; u < end; u += 16) {
+      const r0 = residual(load<f32>(u) + z, largest), r1 = residual(load<f32>(u, 4) + z, largest);
+      const r2 = residual(load<f32>(u, 8) + z, largest), r3 = residual(load<f32>(u, 12) + z, largest);
+      a0 += abs(r0); a1 += abs(r1); a2 += abs(r2); a3 += abs(r3);
+      p0 += pull(r0, n0, n1, n2, n3); p1 += pull(r1, n0, n1, n2, n3);
+      p2 += pull(r2, n0, n1, n2, n3); p3 += pull(r3, n0, n1, n2, n3);
+    }
+    absoluteSum = a0 + a1 + a2 + a3;
+    pullSum = p0 + p1 + p2 + p3;
+  }
+}
+
+/** t − clamp(round(t), 0, largest). */
+// @ts-ignore: decorator
+@inline
+function residual(t: f32, largest: f32): f32 {
+  return t - nearest(clamp(t, 0, largest));
+}
+
+/** u = w/s of `n` weights, 0 where s is. */
+function divideGroup(weights: usize, u: usize, n: i32, s: f32): void {
+  const divisor: f32 = s == 0 ? Infinity : s;
+  let i = 0;
+  if (ASC_FEATURE_SIMD) {
+    const divisors = f32x4.splat(divisor);
+    for (; i + 4 <= n; i += 4) v128.store(u + (i << 2), f32x4.div(v128.load(weights + (i << 2)), divisors));
+  }
+  for (; i < n; ++i) store<f32>(u + (i << 2), load<f32>(weights + (i << 2)) / divisor);
+}
+
+/**
+ * Zero points of groups `first` … `end` − 1 over all steps: history[step][group] and the row's errors[step]
+ * += s·Σ|r|; `stride` floats of `u` per group.
+ */
+function iterateBlock(tile: Tile, first: i32, end: i32, u: usize, stride: i32, history: usize, errors: usize): void {
+  const groupSize = tile.groupSize;
+  const groups = tile.groupsPerRow;
+  const largest = largestCode(tile.bits);
+  for (let g = first; g < end; ++g) {
+    const s = load<f32>(tile.scales + (g << 2));
+    const weights = tile.weights + (<usize>(g * groupSize) << 2);
+    const n = min<i32>(groupSize, tile.cols - g * groupSize);
+    groupRange(weights, n);
+    divideGroup(weights, u + (<usize>((g - first) * stride) << 2), n, s);
+    store<f32>(history + (g << 2), s == 0 ? 0 : (0 - rangeLow) / s);
+  }
+  let beta = FIRST_BETA;
+  for (let step = 0; step <= ITERATIONS; ++step) {
+    const invBeta: f32 = 1 / beta;
+    const zeroPoints = history + (<usize>(step * groups) << 2);
+    let error: f64 = 0;
+    for (let g = first; g < end; ++g) {
+      const z = load<f32>(zeroPoints + (g << 2));
+      const n = min<i32>(groupSize, tile.cols - g * groupSize);
+      const at = u + (<usize>((g - first) * stride) << 2);
+      for (let i = n; i < alignUp(n, 4); ++i) store<f32>(at + (i << 2), -z);
+      iterateGroup(at, alignUp(n, 4), z, largest, invBeta);
+      error += <f64>load<f32>(tile.scales + (g << 2)) * <f64>absoluteSum;
+      if (step < ITERATIONS) store<f32>(zeroPoints + (<usize>groups << 2) + (g << 2), z - pullSum / <f32>n);
+    }
+    store<f64>(errors + (step << 3), load<f64>(errors + (step << 3)) + error);
+    beta *= BETA_GROWTH;
+  }
+}
+
+/** Floats of scratch (src/quantize/methods/hqq.ts): errors, then u, then the history. */
+export function quantizeRowsHqq(tile: Tile, rowCount: i32): i32 {
+  const errors = tile.scratch;
+  const u = errors + (<usize>alignUp(ITERATIONS + 1, 2) << 3);
+  const history = u + (<usize>BLOCK_FLOATS << 2);
+  const stride = alignUp(tile.groupSize, 4);
+  const groupsPerBlock = BLOCK_FLOATS / stride;
+  const groups = tile.groupsPerRow;
+  for (let row = 0; row < rowCount; ++row) {
+    if (!loadRow(tile, row)) return row;
+    proposeRange(tile);
+    storeScales(tile);
+    memory.fill(errors, 0, (ITERATIONS + 1) << 3);
+    for (let first = 0; first < groups; first += groupsPerBlock) {
+      iterateBlock(tile, first, min<i32>(first + groupsPerBlock, groups), u, stride, history, errors);
+    }
+    let best = 0;
+    for (let step = 1; step <= ITERATIONS; ++step) {
+      if (load<f64>(errors + (step << 3)) < load<f64>(errors + (best << 3))) best = step;
+    }
+    memory.copy(tile.zeroPoints, history + (<usize>(best * groups) << 2), <usize>groups << 2);
+    storeZeroPoints(tile);
+    encodeRow(tile);
+    finishRow(tile);
+  }
+  return -1;
+}

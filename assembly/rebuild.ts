@@ -1,0 +1,105 @@
+/** Stored parts back to weights, in the operations of FORMAT.md ("Rebuilding"), and their comparison with a source. */
+import { loadRow, loadRowUnchecked } from "./convert";
+import { rebuildFromCodes } from "./encode";
+import { addRowSums } from "./metrics";
+import { narrowRow } from "./narrow";
+import { packedBytes, unpackRow } from "./pack";
+import { rebuildFromCodesR2q } from "./r2q";
+import { endOfSuper, zeroPointStep } from "./storage";
+import { Tile } from "./tile";
+
+/** scales[S]·code of every group of the row, from codes of `scaleBits` bits at `packed`. */
+function decodeScales(tile: Tile, packed: usize, codes: usize, scales: usize): void {
+  unpackRow(packed, codes, tile.groupsPerRow, tile.scaleBits);
+  for (let i = 0; i < tile.supersPerRow; ++i) {
+    const superScale = load<f32>(tile.storedScales + (i << 2));
+    for (let g = i * tile.groupsPerSuper; g < endOfSuper(tile, i); ++g) {
+      store<f32>(scales + (g << 2), superScale * <f32>load<u8>(codes + g));
+    }
+  }
+}
+
+/** Reads the next stored row into `tile.codes`, `scales`, `residualScales` and `zeroPoints`. */
+function decodeRow(tile: Tile): void {
+  const groups = tile.groupsPerRow;
+  unpackRow(tile.data, tile.codes, tile.cols, tile.storageBits);
+  tile.data += packedBytes(tile.cols, tile.storageBits);
+  if (tile.scaleBits != 0) {
+    const codeBytes = packedBytes(groups, tile.scaleBits);
+    decodeScales(tile, tile.storedScaleCodes, tile.scaleCodes, tile.scales);
+    tile.storedScaleCodes += codeBytes;
+    if (tile.isR2q) {
+      decodeScales(tile, tile.storedResidualScaleCodes, tile.residualScaleCodes, tile.residualScales);
+      tile.storedResidualScaleCodes += codeBytes;
+    }
+    tile.storedScales += tile.supersPerRow << 2;
+  } else {
+    memory.copy(tile.scales, tile.storedScales, groups << 2);
+    tile.storedScales += groups << 2;
+  }
+  if (tile.isR2q) return;
+  if (tile.symmetric) {
+    const middle = <f32>(1 << (tile.bits - 1));
+    for (let g = 0; g < groups; ++g) store<f32>(tile.zeroPoints + (g << 2), middle);
+  } else if (tile.zeroPointBits != 0) {
+    unpackRow(tile.storedZeroPointCodes, tile.zeroPointCodes, groups, tile.zeroPointBits);
+    tile.storedZeroPointCodes += packedBytes(groups, tile.zeroPointBits);
+    const step = zeroPointStep(tile);
+    for (let g = 0; g < groups; ++g) {
+      store<f32>(tile.zeroPoints + (g << 2), <f32>load<u8>(tile.zeroPointCodes + g) * step);
+    }
+  } else {
+    memory.copy(tile.zeroPoints, tile.storedZeroPoints, groups << 2);
+    tile.storedZeroPoints += groups << 2;
+  }
+}
+
+/** Divides the rebuilt row by the scale of each input channel. */
+function divideByEqualization(tile: Tile): void {
+  const width = tile.colsPerChannel;
+  let at = tile.rebuilt;
+  const end = at + (tile.cols << 2);
+  for (let scale = tile.equalizationScales; at < end; scale += 4) {
+    const divisor = load<f32>(scale);
+    for (let i = 0; i < width; ++i, at += 4) store<f32>(at, load<f32>(at) / divisor);
+  }
+}
+
+/** The next stored row to `tile.rebuilt`, padded with zeros to a multiple of four. */
+function rebuildRow(tile: Tile): void {
+  decodeRow(tile);
+  if (tile.isR2q) rebuildFromCodesR2q(tile);
+  else rebuildFromCodes(tile);
+  if (tile.equalizationScales != 0) divideByEqualization(tile);
+  for (let i = tile.cols; i & 3; ++i) store<f32>(tile.rebuilt + (i << 2), 0);
+}
+
+/** The next `rowCount` stored rows to `tile.out`, in `tile.outDtype`. */
+export function rebuildRows(tile: Tile, rowCount: i32): void {
+  let out = tile.out;
+  for (let row = 0; row < rowCount; ++row) {
+    rebuildRow(tile);
+    narrowRow(tile.rebuilt, out, tile.cols, tile.outDtype);
+    out += tile.cols << (tile.outDtype == 1 ? 2 : 1);
+  }
+}
+
+/** Adds the errors of the next `rowCount` stored rows against the slab's; −1, or the row that cannot be compared. */
+export function compareRows(tile: Tile, rowCount: i32): i32 {
+  for (let row = 0; row < rowCount; ++row) {
+    if (!loadRow(tile, row)) return row;
+    rebuildRow(tile);
+    addRowSums(tile.weights, tile.rebuilt, tile.cols, tile.sums);
+  }
+  return -1;
+}
+
+/** The slab's rows, source scale applied, to `tile.out` in `tile.outDtype`; NaN and Inf stay what they are. */
+export function convertRows(tile: Tile, rowCount: i32): void {
+  let out = tile.out;
+  for (let row = 0; row < rowCount; ++row) {
+    loadRowUnchecked(tile, row);
+    narrowRow(tile.weights, out, tile.cols, tile.outDtype);
+    out += tile.cols << (tile.outDtype == 1 ? 2 : 1);
+  }
+}

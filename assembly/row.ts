@@ -1,0 +1,36 @@
+/** What every method does with a row after its codes are chosen. */
+import { addRowSums } from "./metrics";
+import { packRow, packedBytes } from "./pack";
+import { Tile } from "./tile";
+
+/** Appends the row's codes, scales and zero points to the stored parts and adds its errors to the sums. */
+export function finishRow(tile: Tile): void {
+  const groups = tile.groupsPerRow;
+  packRow(tile.codes, tile.data, tile.cols, tile.bits);
+  tile.data += packedBytes(tile.cols, tile.bits);
+  if (tile.scaleBits != 0) {
+    const codeBytes = packedBytes(groups, tile.scaleBits);
+    memory.copy(tile.storedScales, tile.superScales, tile.supersPerRow << 2);
+    tile.storedScales += tile.supersPerRow << 2;
+    packRow(tile.scaleCodes, tile.storedScaleCodes, groups, tile.scaleBits);
+    tile.storedScaleCodes += codeBytes;
+    if (tile.isR2q) {
+      packRow(tile.residualScaleCodes, tile.storedResidualScaleCodes, groups, tile.scaleBits);
+      tile.storedResidualScaleCodes += codeBytes;
+    }
+  } else {
+    memory.copy(tile.storedScales, tile.scales, groups << 2);
+    tile.storedScales += groups << 2;
+  }
+  if (!tile.symmetric && !tile.isR2q) {
+    if (tile.zeroPointBits != 0) {
+      packRow(tile.zeroPointCodes, tile.storedZeroPointCodes, groups, tile.zeroPointBits);
+      tile.storedZeroPointCodes += packedBytes(groups, tile.zeroPointBits);
+    } else {
+      memory.copy(tile.storedZeroPoints, tile.zeroPoints, groups << 2);
+      tile.storedZeroPoints += groups << 2;
+    }
+  }
+  for (let i = tile.cols; i < ((tile.cols + 3) & -4); ++i) store<f32>(tile.rebuilt + (i << 2), 0);
+  addRowSums(tile.weights, tile.rebuilt, tile.cols, tile.sums);
+}

@@ -1,0 +1,284 @@
+/** The flags that are settings of the configuration, and the flags that several commands share. */
+import { ArrowQuantError } from "../errors.js";
+import type { Flag } from "./command.js";
+import { reportEnding } from "./report.js";
+
+const CONFIGURATION = "CONFIGURATION FLAGS";
+const QUANTIZATION = "QUANTIZATION FLAGS";
+const STORAGE = "STORAGE FLAGS";
+const LAYERS = "LAYER FLAGS";
+const QUALITY = "QUALITY FLAGS";
+const ACTIVATIONS = "ACTIVATION FLAGS";
+const ENGINE = "ENGINE FLAGS";
+export const OUTPUT_GROUP = "OUTPUT FLAGS";
+const DISPLAY = "DISPLAY FLAGS";
+
+/** `PATTERN=BITS`, given any number of times; a pattern may hold `=` itself. */
+function layerBits(given: string | readonly string[]): string | readonly string[] {
+  const patterns = new Set<string>();
+  for (const text of typeof given === "string" ? [given] : given) {
+    const split = text.lastIndexOf("=");
+    if (split < 1) {
+      throw new ArrowQuantError("E_USAGE", `--layer-bits ${text}: PATTERN=BITS is expected`, {
+        hint: "for example --layer-bits 'attn1\\.to_q=8' or --layer-bits '^ff\\.=none'",
+        details: { value: text },
+      });
+    }
+    const pattern = text.slice(0, split);
+    if (patterns.has(pattern)) {
+      throw new ArrowQuantError("E_CONFLICT", `--layer-bits gives the pattern ${pattern} twice`, {
+        hint: "the first match wins: give each pattern once, the most particular first",
+        details: { pattern },
+      });
+    }
+    patterns.add(pattern);
+  }
+  return given;
+}
+
+/** Settings of what is written. */
+export const SETTING_FLAGS: readonly Flag[] = [
+  {
+    name: "profile",
+    short: "p",
+    value: "edge|local|cloud",
+    description: "Set of defaults: edge 2 bits, local 4 bits, cloud 8 bits (default: local)",
+    group: CONFIGURATION,
+    setting: "profile",
+  },
+  {
+    name: "bit-width",
+    short: "b",
+    value: "2|4|8",
+    description: "Bits per weight code",
+    group: QUANTIZATION,
+    setting: "bit_width",
+  },
+  {
+    name: "group-size",
+    short: "g",
+    value: "n",
+    description: "Weights that share a scale, 16 to 1024",
+    group: QUANTIZATION,
+    setting: "group_size",
+  },
+  {
+    name: "method",
+    value: "rtn|hqq|mse|r2q|gptq|auto",
+    description: "Quantization method; by default chosen by modality and bit width",
+    group: QUANTIZATION,
+    setting: "method",
+  },
+  {
+    name: "symmetric",
+    negatable: true,
+    description: "No zero points: codes stand around zero",
+    group: QUANTIZATION,
+    setting: "symmetric",
+  },
+  {
+    name: "weighting",
+    value: "none|magnitude",
+    description: "Method mse: what a weight's squared error is weighted by",
+    group: QUANTIZATION,
+    setting: "weighting",
+  },
+  {
+    name: "preserve-gain",
+    negatable: true,
+    description: "Method mse: rescale each row so that quantization does not shrink it",
+    group: QUANTIZATION,
+    setting: "preserve_gain",
+  },
+  {
+    name: "modality",
+    value: "text|code|image|audio|video",
+    description: "What the model generates; by default read from the model",
+    group: QUANTIZATION,
+    setting: "modality",
+  },
+  {
+    name: "scale-bits",
+    value: "2..8|none",
+    description: "Bits of a scale's code; none: float32",
+    group: STORAGE,
+    setting: "scale_bits",
+  },
+  {
+    name: "zero-point-bits",
+    value: "2..8|none",
+    description: "Bits of a zero point's code; none: float32",
+    group: STORAGE,
+    setting: "zero_point_bits",
+  },
+  {
+    name: "super-group-size",
+    value: "n",
+    description: "Weights whose scale codes share one float32 scale, a multiple of the group size",
+    group: STORAGE,
+    setting: "super_group_size",
+  },
+  {
+    name: "components",
+    value: "names",
+    repeatable: true,
+    description: "Components of a pipeline to quantize, by default its denoiser",
+    group: LAYERS,
+    setting: "components",
+  },
+  {
+    name: "variant",
+    value: "name",
+    description: "Variant of the weight files, e.g. fp16",
+    group: LAYERS,
+    setting: "variant",
+  },
+  {
+    name: "include",
+    value: "pattern",
+    repeatable: true,
+    description: "Quantize only tensors that match the regular expression",
+    group: LAYERS,
+    setting: "include",
+  },
+  {
+    name: "exclude",
+    value: "pattern",
+    repeatable: true,
+    description: "Keep tensors that match the regular expression",
+    group: LAYERS,
+    setting: "exclude",
+  },
+  {
+    name: "layer-bits",
+    value: "pattern=bits",
+    repeatable: true,
+    description: "Bits, or none to keep, of tensors that match; the first match wins",
+    group: LAYERS,
+    setting: "layer_bit_widths",
+    parse: layerBits,
+  },
+  {
+    name: "min-accuracy",
+    value: "0..1",
+    description: "Cosine similarity below which a layer falls back to more bits; 0: never",
+    group: QUALITY,
+    setting: "min_accuracy",
+  },
+  {
+    name: "on-nonfinite",
+    value: "error|keep",
+    description: "What a NaN or infinite weight does: stop, or keep its layer",
+    group: QUALITY,
+    setting: "on_nonfinite",
+  },
+  {
+    name: "num-time-groups",
+    value: "n",
+    description: "Timestep groups with activation parameters of their own (needs calibration)",
+    group: ACTIVATIONS,
+    setting: "num_time_groups",
+  },
+  {
+    name: "enable-time-aware",
+    description: "Activation parameters per timestep group (needs calibration)",
+    group: ACTIVATIONS,
+    setting: "enable_time_aware",
+  },
+  {
+    name: "disable-time-aware",
+    description: "One set of activation parameters for all timesteps",
+    group: ACTIVATIONS,
+    setting: "enable_time_aware",
+    sets: false,
+  },
+  {
+    name: "enable-spatial",
+    description: "Channel equalization and smoothing (needs calibration)",
+    group: ACTIVATIONS,
+    setting: "enable_spatial",
+  },
+  {
+    name: "disable-spatial",
+    description: "No channel equalization",
+    group: ACTIVATIONS,
+    setting: "enable_spatial",
+    sets: false,
+  },
+  {
+    name: "calibration-samples",
+    value: "n",
+    description: "Samples read from the calibration set (needs calibration)",
+    group: ACTIVATIONS,
+    setting: "calibration_samples",
+  },
+];
+
+export const FAIL_FAST_FLAG: Flag = {
+  name: "fail-fast",
+  description: "Stop at the first layer below --min-accuracy instead of falling back",
+  group: QUALITY,
+  setting: "fail_fast",
+};
+
+export const CONFIG_FLAG: Flag = {
+  name: "config",
+  short: "c",
+  value: "file",
+  description: "YAML file of settings; see arrowquant config init",
+  group: CONFIGURATION,
+};
+
+/** Settings of how the work is done: they change no byte of the output. */
+export const ENGINE_FLAGS: readonly Flag[] = [
+  {
+    name: "threads",
+    value: "n",
+    description: "Worker threads, by default one per core",
+    group: ENGINE,
+    setting: "num_threads",
+  },
+  {
+    name: "memory",
+    value: "size",
+    description: "Most memory of the whole process, e.g. 320MiB (default: 512MiB)",
+    group: ENGINE,
+    setting: "memory",
+  },
+];
+
+export const DISPLAY_FLAGS: readonly Flag[] = [
+  { name: "json", description: "One JSON document on stdout and nothing else", group: DISPLAY },
+  { name: "verbose", description: "Say more; show the stack of errors", group: DISPLAY },
+  {
+    name: "quiet",
+    contradicts: "verbose",
+    description: "No progress, notes or warnings on stderr",
+    group: DISPLAY,
+  },
+];
+
+export const REPORT_FLAG: Flag = {
+  name: "report",
+  value: "file",
+  description: "Also write the result to FILE.json or FILE.md",
+  group: OUTPUT_GROUP,
+  parse: (given) => {
+    reportEnding(given as string);
+    return given;
+  },
+};
+
+export const FORCE_FLAG: Flag = {
+  name: "force",
+  description: "Replace an output that arrowquant did not write",
+  group: OUTPUT_GROUP,
+};
+
+/** stdin and stdout cannot be read and written by position, which is how models are. */
+export function refuseDash(path: string, what: string): string {
+  if (path !== "-") return path;
+  throw new ArrowQuantError("E_USAGE", `${what} cannot be "-": models are read and written by position`, {
+    hint: "name a file or folder",
+  });
+}

@@ -1,0 +1,110 @@
+/** Settings that contradict each other. */
+import { describeOrigin, isExplicit, type Config, type ConfigKey, type ResolvedConfig } from "./config.js";
+import { showValue } from "./problem.js";
+
+interface Contradiction {
+  readonly keys: readonly [ConfigKey, ConfigKey];
+  readonly holds: (values: Config) => boolean;
+  readonly because: string;
+}
+
+const isUnlessMse = ({ method }: Config): boolean => method !== null && method !== "mse" && method !== "auto";
+
+/** The closed set of contradictions between two settings that were both given by hand. */
+const CONTRADICTIONS: readonly Contradiction[] = [
+  {
+    keys: ["method", "bit_width"],
+    holds: ({ method, bit_width }) => method === "r2q" && bit_width !== 2,
+    because: "r2q is a method of 2 bits",
+  },
+  {
+    keys: ["method", "scale_bits"],
+    holds: ({ method, scale_bits }) => method === "r2q" && scale_bits === "none",
+    because: "r2q stores both its scales as codes",
+  },
+  {
+    keys: ["method", "zero_point_bits"],
+    holds: ({ method, zero_point_bits }) => method === "r2q" && zero_point_bits !== "none",
+    because: "r2q has no zero points",
+  },
+  {
+    keys: ["method", "symmetric"],
+    holds: ({ method, symmetric }) => method === "hqq" && symmetric,
+    because: "hqq optimizes the zero points that symmetric leaves out",
+  },
+  {
+    keys: ["method", "symmetric"],
+    holds: ({ method, symmetric }) => method === "r2q" && symmetric,
+    because: "r2q has no zero points to leave out",
+  },
+  {
+    keys: ["zero_point_bits", "symmetric"],
+    holds: ({ zero_point_bits, symmetric }) => symmetric && zero_point_bits !== "none",
+    because: "symmetric leaves the zero points out",
+  },
+  {
+    keys: ["super_group_size", "group_size"],
+    holds: ({ super_group_size, group_size }) => super_group_size % group_size !== 0,
+    because: "a super-group is a whole number of groups",
+  },
+  {
+    keys: ["super_group_size", "scale_bits"],
+    holds: ({ scale_bits }) => scale_bits === "none",
+    because: "float32 scales have no super-groups",
+  },
+  {
+    keys: ["weighting", "method"],
+    holds: isUnlessMse,
+    because: "only mse weights its error",
+  },
+  {
+    keys: ["preserve_gain", "method"],
+    holds: isUnlessMse,
+    because: "only mse rescales rows",
+  },
+  {
+    keys: ["include", "exclude"],
+    holds: ({ include, exclude }) =>
+      include.length > 0 && include.every((pattern) => exclude.includes(pattern)),
+    because: "everything included is excluded",
+  },
+  {
+    keys: ["fail_fast", "min_accuracy"],
+    holds: ({ fail_fast, min_accuracy }) => fail_fast && min_accuracy === 0,
+    because: "no layer can be below an accuracy of 0",
+  },
+  {
+    keys: ["num_time_groups", "enable_time_aware"],
+    holds: ({ enable_time_aware }) => enable_time_aware === false,
+    because: "without time-aware quantization there are no timestep groups",
+  },
+];
+
+export interface Conflict {
+  readonly message: string;
+  /** Both, as they were given: `method r2q (flag --method)`. */
+  readonly settings: readonly [string, string];
+  readonly keys: readonly [ConfigKey, ConfigKey];
+}
+
+/** Every contradiction between settings given by hand; values of profiles and defaults give way instead. */
+export function findConflicts(config: ResolvedConfig): Conflict[] {
+  return CONTRADICTIONS.filter(
+    ({ keys, holds }) => keys.every((key) => isExplicit(config, key)) && holds(config.values),
+  ).map(({ keys, because }) => describeConflict(config, keys, because));
+}
+
+/** The conflict of two settings, in words. */
+export function describeConflict(
+  config: ResolvedConfig,
+  keys: readonly [ConfigKey, ConfigKey],
+  because: string,
+): Conflict {
+  const describe = (key: ConfigKey): string => {
+    const value = config.values[key];
+    const text = typeof value === "string" ? value : showValue(value);
+    return `${key} ${text} (${describeOrigin(config.origins[key])})`;
+  };
+  const settings = [describe(keys[0]), describe(keys[1])] as const;
+  return { message: `${settings[0]} contradicts ${settings[1]}: ${because}`, settings, keys };
+}

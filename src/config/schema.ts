@@ -1,0 +1,185 @@
+/**
+ * Every setting of the program: one zod schema that gives the type, the validation and the JSON Schema.
+ * Keys are the same in YAML, JSON, batch jobs and the API. The defaults are those of profile `local`.
+ */
+import { z } from "zod";
+import { MODALITIES } from "../plan/plan.js";
+import { BIT_WIDTHS, MAX_GROUP_SIZE, METHOD_NAMES, MIN_GROUP_SIZE } from "../tensor/layout.js";
+import { MAX_PATTERN_LENGTH } from "../plan/pattern.js";
+
+export const PROFILE_NAMES = ["edge", "local", "cloud"] as const;
+
+/** Largest super-group, in elements: beyond it a super-group is the whole row of any known model. */
+const MAX_SUPER_GROUP_SIZE = 65_536;
+/** Below one MiB nobody means bytes: `memory: 512` is a forgotten unit. */
+const MIN_MEMORY = 1024 ** 2;
+/** Enough for one entry per layer of the largest models known. */
+const MAX_LIST_LENGTH = 10_000;
+
+const BYTE_UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 1024,
+  MIB: 1024 ** 2,
+  GIB: 1024 ** 3,
+  TIB: 1024 ** 4,
+};
+const BYTES_TEXT = /^(\d+(?:\.\d+)?) ?((?:[kKmMgGtT][iI]?)?[bB])?$/;
+
+/** Bytes named by text like `512MiB`, `1GB`, `1.5 GiB` or `1048576`; the text must match `BYTES_TEXT`. */
+function parseBytes(text: string): number {
+  const [, digits = "", unit = "B"] = BYTES_TEXT.exec(text) ?? [];
+  return Math.floor(Number(digits) * (BYTE_UNITS[unit.toUpperCase()] ?? Number.NaN));
+}
+
+const codeBits = z.union([z.int().min(2).max(8), z.literal("none")]);
+const pattern = z.string().min(1).max(MAX_PATTERN_LENGTH);
+const patterns = z.array(pattern).max(MAX_LIST_LENGTH);
+const name = z.string().min(1).max(1024);
+
+export const configSchema = z.strictObject({
+  profile: z.enum(PROFILE_NAMES).default("local").meta({
+    description: "Set of defaults for a kind of machine.",
+  }),
+  bit_width: z.literal([...BIT_WIDTHS]).default(4).meta({
+    description: "Bits per weight code.",
+  }),
+  group_size: z.int().min(MIN_GROUP_SIZE).max(MAX_GROUP_SIZE).default(128).meta({
+    description: "Weights that share a scale; the last group of a row may be shorter.",
+  }),
+  method: z.enum([...METHOD_NAMES, "auto"]).nullable().default(null).meta({
+    description: "Quantization method; null: chosen by modality and bit width.",
+  }),
+  symmetric: z.boolean().default(false).meta({
+    description: "No zero points: the codes stand around zero.",
+  }),
+  scale_bits: codeBits.default(6).meta({
+    description: "Bits of a scale's own code; none: scales are float32.",
+  }),
+  zero_point_bits: codeBits.default(6).meta({
+    description: "Bits of a zero point's code; none: zero points are float32.",
+  }),
+  super_group_size: z.int().min(MIN_GROUP_SIZE).max(MAX_SUPER_GROUP_SIZE).default(1024).meta({
+    description: "Weights whose scale codes share one float32 scale, a multiple of group_size.",
+  }),
+  weighting: z.enum(["none", "magnitude"]).default("magnitude").meta({
+    description: "Method mse: what an element's squared error is weighted by.",
+  }),
+  preserve_gain: z.boolean().default(true).meta({
+    description: "Method mse: rescale each row so that quantization does not shrink it.",
+  }),
+  modality: z.enum(MODALITIES).nullable().default(null).meta({
+    description: "What the model generates; null: read from class names, config and tensor names.",
+  }),
+  num_time_groups: z.int().min(1).max(1000).default(10).meta({
+    description: "Timestep groups with activation parameters of their own.",
+  }),
+  enable_time_aware: z.boolean().nullable().default(null).meta({
+    description: "Activation parameters per timestep group; null: chosen by modality.",
+  }),
+  enable_spatial: z.boolean().nullable().default(true).meta({
+    description: "Channel equalization and smoothing; a profile's true leaves it to the modality, as does null.",
+  }),
+  min_accuracy: z.number().min(0).max(1).default(0.85).meta({
+    description: "Least cosine similarity of a layer before it falls back to a wider code; 0: never.",
+  }),
+  calibration_samples: z.int().min(1).max(1_000_000).default(128).meta({
+    description: "Samples read from the calibration set.",
+  }),
+  fail_fast: z.boolean().default(false).meta({
+    description: "Stop at the first layer below min_accuracy instead of falling back.",
+  }),
+  on_nonfinite: z.enum(["error", "keep"]).default("error").meta({
+    description: "What a NaN or infinite weight does: stop, or keep its layer unquantized.",
+  }),
+  components: z.array(name.regex(/^[^/\\]+$/)).min(1).max(100).nullable().default(null).meta({
+    description: "Components of a pipeline to quantize; null: the denoiser.",
+    examples: [["transformer", "text_encoder"]],
+  }),
+  variant: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/).nullable().default(null).meta({
+    description: "Variant of the weight files, as in diffusers; null: the plain files.",
+    examples: ["fp16"],
+  }),
+  include: patterns.default([]).meta({
+    description: "Regular expressions; where given, only tensors that match one are candidates.",
+    examples: [["attn1\\."]],
+  }),
+  exclude: patterns.default([]).meta({
+    description: "Regular expressions of tensors to keep.",
+    examples: [["\\.ff\\."]],
+  }),
+  skip_sensitive_layers: z.boolean().default(true).meta({
+    description: "Keep the layers that diffusion models cannot spare, by architecture.",
+  }),
+  sensitive_layer_names: z.array(name).max(MAX_LIST_LENGTH).default([]).meta({
+    description: "Exact names of tensors or layers to keep as well.",
+    examples: [["transformer_blocks.0.attn1.to_q"]],
+  }),
+  sensitive_layer_patterns: patterns.default([]).meta({
+    description: "Regular expressions of tensors to keep as well.",
+    examples: [["norm1\\.linear"]],
+  }),
+  layer_bit_widths: z
+    .record(
+      // A JavaScript object moves keys that look like array indices to the front, so order would be lost.
+      pattern.regex(/^(?!(?:0|[1-9]\d*)$)/),
+      z.union([z.literal([...BIT_WIDTHS]), z.literal("none")]),
+    )
+    .default({})
+    .meta({
+      description: "Bits of the tensors that match a regular expression, or none to keep; first match wins.",
+      examples: [{ "norm1\\.linear": 8, "ff\\.net\\.2": "none" }],
+    }),
+  num_threads: z.int().min(1).max(1024).nullable().default(null).meta({
+    description: "Worker threads; null: one per core.",
+  }),
+  memory: z
+    .union([
+      z.int().min(MIN_MEMORY),
+      z.string().regex(BYTES_TEXT).meta({ examples: ["512MiB", "1GB"] }).transform(parseBytes),
+    ])
+    .pipe(z.int().min(MIN_MEMORY).max(Number.MAX_SAFE_INTEGER))
+    .prefault("512MiB")
+    .meta({ description: "Most memory of the whole process, in bytes or with a unit, at least 1 MiB." }),
+  enable_streaming: z.boolean().default(true).meta({
+    description: "Read, quantize and write in slabs; nothing is ever held whole.",
+  }),
+});
+
+export type ConfigKey = keyof typeof configSchema.shape;
+
+/** All keys, in the order they are shown. */
+export const CONFIG_KEYS = Object.keys(configSchema.shape) as ConfigKey[];
+
+export function isConfigKey(key: string): key is ConfigKey {
+  return Object.hasOwn(configSchema.shape, key);
+}
+
+/** The part of JSON Schema that these settings use. */
+export interface JsonSchema {
+  readonly title?: string;
+  readonly type?: string | readonly string[];
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly examples?: readonly unknown[];
+  readonly enum?: readonly unknown[];
+  readonly const?: unknown;
+  readonly anyOf?: readonly JsonSchema[];
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly pattern?: string;
+  readonly maxLength?: number;
+  readonly items?: JsonSchema;
+  readonly propertyNames?: JsonSchema;
+  readonly additionalProperties?: JsonSchema | boolean;
+  readonly properties?: Readonly<Record<string, JsonSchema>>;
+}
+
+/** The JSON Schema (draft 2020-12) of a configuration file; every key is optional. */
+export function configJsonSchema(): JsonSchema {
+  const schema = z.toJSONSchema(configSchema, { io: "input" }) as JsonSchema;
+  return { title: "arrowquant configuration", ...schema };
+}

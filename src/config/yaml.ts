@@ -1,0 +1,162 @@
+/** Configuration files: YAML (and so JSON) with every value knowing its line. */
+import { isMap, isNode, isScalar, LineCounter, parseDocument, type Document, type Node } from "yaml";
+import type { OriginSource } from "./config.js";
+import { createProblem, type Place, type Problem } from "./problem.js";
+
+/** A configuration is a page of text; more is a mistaken file, and would cost memory to parse. */
+export const MAX_CONFIG_BYTES = 1024 ** 2;
+/** Aliases beyond this build more than any configuration holds ("billion laughs"). */
+const MAX_ALIAS_COUNT = 100;
+
+/**
+ * Nesting that no setting has. The parser recurses per level, and where it exhausts the stack inside of a regular
+ * expression the whole process dies; so deeper text is not given to it.
+ */
+const MAX_NESTING = 100;
+
+/** A value as given, before it is checked. */
+export interface GivenValue {
+  readonly key: string;
+  readonly value: unknown;
+  readonly detail: string;
+  /** Where the key stands. */
+  readonly keyPlace: Place;
+  /** Where the value, or the part of it under `path`, stands. */
+  placeOf(path: readonly PropertyKey[]): Place;
+}
+
+export interface ReadText {
+  readonly given: readonly GivenValue[];
+  readonly problems: readonly Problem[];
+}
+
+/**
+ * The settings a YAML text gives, in its order. Nothing is thrown for what the text holds: every fault of it
+ * (syntax, duplicate keys, several documents, a root that is no mapping, too many aliases) is a problem.
+ */
+export function readYaml(text: string, file: string, source: OriginSource): ReadText {
+  const place = (line: number, column: number): Place => ({
+    source,
+    text: `${file}:${line}:${column}`,
+    file,
+    line,
+    column,
+  });
+  const fail = (at: Place, sentence: string): ReadText => ({
+    given: [],
+    problems: [createProblem(at, sentence)],
+  });
+  // UTF-16 units, at most three bytes each.
+  if (text.length > MAX_CONFIG_BYTES) {
+    return fail(place(1, 1), `${text.length} characters, the limit is ${MAX_CONFIG_BYTES}`);
+  }
+  const deepLine = findDeepLine(text);
+  if (deepLine !== null) return fail(place(deepLine, 1), `nested deeper than ${MAX_NESTING} levels`);
+
+  const lines = new LineCounter();
+  const placeAt = (offset: number): Place => {
+    const { line, col } = lines.linePos(offset);
+    return place(Math.max(1, line), Math.max(1, col));
+  };
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    uniqueKeys: true,
+    strict: true,
+    // Else the library writes a process warning for keys that are no scalars; they are problems below.
+    logLevel: "error",
+  });
+  const faults = [...document.errors, ...document.warnings];
+  if (faults.length > 0) {
+    return {
+      given: [],
+      problems: faults.map((fault) =>
+        createProblem(placeAt(fault.pos[0]), describeFault(fault, text.slice(fault.pos[0], fault.pos[0] + 60))),
+      ),
+    };
+  }
+  const root = document.contents;
+  if (root === null || (isScalar(root) && root.value === null)) return { given: [], problems: [] };
+  if (!isMap(root)) {
+    return fail(placeOfNode(root, placeAt), "the file must be a mapping of settings, `key: value`");
+  }
+  let values: Record<string, unknown>;
+  try {
+    values = document.toJS({ maxAliasCount: MAX_ALIAS_COUNT }) as Record<string, unknown>;
+  } catch (thrown) {
+    return fail(place(1, 1), thrown instanceof Error ? thrown.message : String(thrown));
+  }
+  const given: GivenValue[] = [];
+  const problems: Problem[] = [];
+  for (const pair of root.items) {
+    const keyNode = pair.key as Node;
+    const keyPlace = placeOfNode(keyNode, placeAt);
+    if (!isScalar(keyNode) || typeof keyNode.value !== "string") {
+      problems.push(createProblem(keyPlace, `a key must be text, not ${text.slice(...keyRange(keyNode))}`));
+      continue;
+    }
+    const key = keyNode.value;
+    given.push({
+      key,
+      value: values[key],
+      detail: `${file}:${keyPlace.line}`,
+      keyPlace,
+      placeOf: (path) => placeOfNode(findNode(document, [key, ...path]) ?? keyNode, placeAt),
+    });
+  }
+  return { given, problems };
+}
+
+function describeFault(fault: { code: string; message: string }, text: string): string {
+  if (fault.code === "MULTIPLE_DOCS") return "several documents in one file (`---`): one is allowed";
+  if (fault.code === "DUPLICATE_KEY") return `the key ${/^[^:\n]*/.exec(text)?.[0].trim()} stands twice`;
+  return fault.message;
+}
+
+/** Where the source of a node stands, shortened to what a message shows. */
+function keyRange({ range }: Node): [number, number] {
+  const [start, end] = range ?? [0, 0];
+  return [start, Math.min(end, start + 60)];
+}
+
+function placeOfNode(node: Node, placeAt: (offset: number) => Place): Place {
+  return placeAt(node.range?.[0] ?? 0);
+}
+
+/** The node at `path`, or the nearest above it that has a place. */
+function findNode(document: Document, path: readonly PropertyKey[]): Node | null {
+  let found: Node | null = null;
+  for (let length = 1; length <= path.length; length++) {
+    const above = path.slice(0, length - 1);
+    const step = path[length - 1] as PropertyKey;
+    // A key like `12` is text in the value and a number in the document.
+    const node = document.getIn([...above, step], true) ?? document.getIn([...above, Number(step)], true);
+    if (!isNode(node)) break;
+    found = node;
+  }
+  return found;
+}
+
+/**
+ * The first line where `text` may be nested deeper than `MAX_NESTING`, or null: open brackets, indentation and
+ * indicators on one line, quotes and comments not told apart, so that it errs towards deep.
+ */
+function findDeepLine(text: string): number | null {
+  const indents: number[] = [];
+  let brackets = 0;
+  for (const [index, line] of text.split("\n").entries()) {
+    const indent = line.search(/\S/);
+    if (indent < 0) continue;
+    while (indents.length > 0 && (indents.at(-1) as number) >= indent) indents.pop();
+    indents.push(indent);
+    let indicators = 0;
+    for (let position = indent; position < line.length; position++) {
+      const character = line[position] as string;
+      if (character === "[" || character === "{") brackets += 1;
+      else if (character === "]" || character === "}") brackets = Math.max(0, brackets - 1);
+      else if (brackets === 0 && "-?:".includes(character) && /\s|^$/.test(line[position + 1] ?? "")) indicators += 1;
+      if (indents.length + brackets + indicators > MAX_NESTING) return index + 1;
+    }
+  }
+  return null;
+}

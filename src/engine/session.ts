@@ -1,0 +1,182 @@
+/**
+ * One pool of worker threads and one memory budget, shared by any number of jobs at once.
+ *
+ * The engine knows nothing of quantization: it moves tasks to threads and replies back, keeps within the cap,
+ * and turns whatever happens to a thread into an error of the job that held it.
+ */
+import { setMaxListeners } from "node:events";
+import { availableParallelism } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { Piscina } from "piscina";
+import { ArrowQuantError } from "../errors.js";
+import type { Replies, Reply, Task } from "../worker/messages.js";
+import { ByteBudget } from "./budget.js";
+import { BufferPool } from "./buffers.js";
+
+const MIB = 1024 * 1024;
+
+/** The cap on the whole process where none is given. */
+export const DEFAULT_MEMORY_BYTES = 512 * MIB;
+
+/** Node, the JavaScript heap, parquet-wasm's code and the row group it is writing; measured, see test/bench. */
+const PROCESS_BYTES = 144 * MIB;
+
+/** A worker thread's own heap and code, without its kernels' arena; measured. */
+const THREAD_BYTES = 16 * MIB;
+
+/** Arena of a worker below which even ordinary layers would not fit: a 4 MiB chunk, its scales, a slab. */
+const MIN_ARENA_BYTES = 16 * MIB;
+
+/** What all jobs together need for chunks between reading and writing. */
+const MIN_BUFFER_BYTES = 24 * MIB;
+
+/** More than this is never needed to keep the threads busy. */
+const MAX_BUFFER_BYTES = 256 * MIB;
+
+/** Threads beyond this only cost memory; a guard against a slip of the keyboard. */
+const MAX_THREADS = 256;
+
+export interface SessionOptions {
+  /** Worker threads, 1 … 256; by default one per core available to the process. May exceed the cores. */
+  readonly threads?: number | undefined;
+  /** Cap on the memory of the whole process, in bytes. */
+  readonly memoryBytes?: number | undefined;
+  /** Bytes a worker reads at a time, where a row is not longer. Changes speed and memory, never results. */
+  readonly slabBytes?: number | undefined;
+}
+
+/** Large enough for cheap reads, small enough to stay in a core's second-level cache. */
+const DEFAULT_SLAB_BYTES = MIB;
+
+export class Session {
+  readonly threads: number;
+  readonly memoryBytes: number;
+  readonly slabBytes: number;
+  /** Largest arena a worker may have under the cap. */
+  readonly arenaBytes: number;
+  readonly budget: ByteBudget;
+  readonly buffers = new BufferPool();
+  /** What was changed about the settings to keep within the cap. */
+  readonly warnings: readonly string[];
+  #pool: Promise<Piscina> | null = null;
+  #disposed = false;
+  /** Those who wait for a reply. */
+  readonly #waiting = new Set<(reason: unknown) => void>();
+
+  /** @throws E_CONFIG for an impossible thread count, E_MEMORY where the cap is below what one thread needs. */
+  constructor(options: SessionOptions = {}) {
+    const asked = options.threads ?? availableParallelism();
+    if (!Number.isInteger(asked) || asked < 1 || asked > MAX_THREADS) {
+      throw new ArrowQuantError("E_CONFIG", `threads is ${asked}, allowed are 1 … ${MAX_THREADS}`, {
+        details: { threads: asked },
+      });
+    }
+    this.memoryBytes = options.memoryBytes ?? DEFAULT_MEMORY_BYTES;
+    this.slabBytes = options.slabBytes ?? DEFAULT_SLAB_BYTES;
+    const shareBytes = this.memoryBytes - PROCESS_BYTES - MIN_BUFFER_BYTES;
+    const affordable = Math.floor(shareBytes / (THREAD_BYTES + MIN_ARENA_BYTES));
+    if (affordable < 1) {
+      const needed = PROCESS_BYTES + MIN_BUFFER_BYTES + THREAD_BYTES + MIN_ARENA_BYTES;
+      throw new ArrowQuantError(
+        "E_MEMORY",
+        `memory cap is ${Math.floor(this.memoryBytes / MIB)} MiB, the least this program runs in is ${needed / MIB} MiB`,
+        { hint: `--memory ${needed / MIB}MiB`, details: { memoryBytes: this.memoryBytes, neededBytes: needed } },
+      );
+    }
+    this.threads = Math.min(asked, affordable);
+    this.warnings =
+      this.threads < asked
+        ? [`${asked} threads do not fit a memory cap of ${Math.floor(this.memoryBytes / MIB)} MiB: ${this.threads} used`]
+        : [];
+    const perThread = shareBytes / this.threads;
+    // Half of what is left beyond the minimum goes to arenas, half to chunks under way.
+    this.arenaBytes = Math.floor(
+      Math.max(MIN_ARENA_BYTES, MIN_ARENA_BYTES + (perThread - THREAD_BYTES - MIN_ARENA_BYTES) / 2),
+    );
+    const left = shareBytes - this.threads * (THREAD_BYTES + this.arenaBytes) + MIN_BUFFER_BYTES;
+    this.budget = new ByteBudget(Math.floor(Math.min(MAX_BUFFER_BYTES, left)));
+  }
+
+  /**
+   * Runs a task on the next free thread. Buffers named in `transfer` are gone from this thread until the reply.
+   * @throws the task's own error, E_WORKER where its thread died, or the signal's reason.
+   */
+  async run<T extends Task>(task: T, transfer: readonly ArrayBuffer[], signal: AbortSignal): Promise<Replies[T["kind"]]> {
+    signal.throwIfAborted();
+    const pool = await this.#open();
+    let reply: Reply<T["kind"]>;
+    try {
+      reply = await new Promise((resolve, reject) => {
+        this.#waiting.add(reject);
+        const running = pool.run(task, { transferList: [...transfer], signal });
+        running.then(resolve, reject).finally(() => this.#waiting.delete(reject));
+      });
+    } catch (thrown) {
+      signal.throwIfAborted();
+      throw new ArrowQuantError("E_WORKER", `a worker thread died during "${task.kind}": ${String(thrown)}`, {
+        hint: "usually out of memory: try a smaller --memory or fewer --threads",
+        cause: thrown,
+      });
+    }
+    if ("error" in reply) throw ArrowQuantError.fromJSON(reply.error);
+    return reply.ok;
+  }
+
+  async dispose(): Promise<void> {
+    this.#disposed = true;
+    const pool = await this.#pool;
+    this.#pool = null;
+    await pool?.destroy();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #open(): Promise<Piscina> {
+    if (this.#disposed) throw new ArrowQuantError("E_USAGE", "this session has been disposed of");
+    this.#pool ??= this.#start();
+    return this.#pool;
+  }
+
+  async #start(): Promise<Piscina> {
+    const { Piscina } = await import("piscina");
+    const pool = new Piscina({
+      filename: fileURLToPath(new URL("../worker/main.js", import.meta.url)),
+      minThreads: this.threads,
+      maxThreads: this.threads,
+      // A worker's young generation otherwise grows to tens of megabytes that the cap does not know of.
+      resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 },
+      workerData: { arenaBytes: this.arenaBytes },
+    });
+    // The pool reports here what belongs to no task: late words of a thread that was stopped, which are nothing, and
+    // threads that die before they take a task. Where none is left, nobody would ever answer.
+    pool.on("error", (thrown: unknown) => {
+      if (pool.threads.length === 0) for (const reject of this.#waiting) reject(thrown);
+    });
+    return pool;
+  }
+}
+
+export interface JobSignal extends Disposable {
+  readonly signal: AbortSignal;
+  abort(reason: unknown): void;
+}
+
+/**
+ * A signal for one job that follows the caller's and can be aborted by the job itself. Disposed of when the job
+ * ends: AbortSignal.any would be held by a long-lived parent for good (nodejs/node#54614).
+ */
+export function deriveSignal(parent: AbortSignal | undefined): JobSignal {
+  const controller = new AbortController();
+  // Every chunk under way listens to its job's signal.
+  setMaxListeners(0, controller.signal);
+  const follow = () => controller.abort(parent?.reason);
+  if (parent?.aborted) follow();
+  else parent?.addEventListener("abort", follow, { once: true });
+  return {
+    signal: controller.signal,
+    abort: (reason) => controller.abort(reason),
+    [Symbol.dispose]: () => parent?.removeEventListener("abort", follow),
+  };
+}

@@ -1,0 +1,220 @@
+/**
+ * One component from plan to file: layers are started in order as far ahead as the memory budget allows, settled
+ * by the workers in any order, and written in order.
+ */
+import { closeSync, openSync } from "node:fs";
+import type { ProgressMeter } from "../engine/meter.js";
+import { Queue } from "../engine/queue.js";
+import type { Session } from "../engine/session.js";
+import { ArrowQuantError } from "../errors.js";
+import type { NativeRow } from "../formats/parquet/row.js";
+import { NativeWriter } from "../formats/parquet/writer.js";
+import { readSourceScales } from "../formats/scale.js";
+import { OutputFile } from "../io/output.js";
+import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
+import type { Component } from "../tensor/info.js";
+import { countElements } from "../tensor/layout.js";
+import { deriveMetrics } from "../tensor/metrics.js";
+import { bytesOf, floatsOf } from "../worker/parts.js";
+import { type LayerContext, type LayerOutcome, settleLayer, type StoredChunkOutput } from "./layer.js";
+import { layerMemory, type LayerMemory } from "./layer-layout.js";
+import type { LayerReport } from "./result.js";
+import { Spill } from "./spill.js";
+
+/** A layer's buffers may take this share of the budget before it is spilled or streamed instead of held. */
+const MAX_LAYER_SHARE = 1 / 4;
+
+/** Slabs are not made smaller than this to fit the cap; below, system calls cost more than the work. */
+const MIN_SLAB_BYTES = 64 * 1024;
+
+export interface ComponentRun {
+  readonly session: Session;
+  readonly component: Component;
+  readonly plan: ComponentPlan;
+  readonly minAccuracy: number;
+  readonly failFast: boolean;
+  readonly onNonFinite: "error" | "keep";
+  /** File to write; the caller renames it into place. */
+  readonly outputPath: string;
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly spillPath: () => string;
+  readonly signal: AbortSignal;
+  readonly abort: (reason: unknown) => void;
+  readonly meter: ProgressMeter;
+}
+
+interface StartedLayer {
+  readonly outcome: Promise<LayerOutcome>;
+  readonly reservedBytes: number;
+}
+
+/**
+ * Quantizes a component into a native file and syncs it.
+ * @returns one report per tensor, in file order, and the length of the file
+ * @throws any error of reading, quality or writing; the file is then incomplete and to be discarded
+ */
+export async function quantizeComponent(run: ComponentRun): Promise<{ layers: LayerReport[]; byteLength: number }> {
+  const { session, plan, signal } = run;
+  const memory = plan.layers.map((layer) => fitLayer(session, layer));
+  const files = run.component.files.map(({ path }) => ({ path, fd: openSync(path, "r") }));
+  const spills = new Set<Spill>();
+  const context: LayerContext = {
+    session,
+    signal,
+    component: plan.component,
+    files,
+    minAccuracy: run.minAccuracy,
+    failFast: run.failFast,
+    onNonFinite: run.onNonFinite,
+    openSpill: async () => {
+      const spill = await Spill.create(run.spillPath());
+      spills.add(spill);
+      return spill;
+    },
+    onBytes: (layer, byteCount) => run.meter.add(plan.component, layer, byteCount, 0),
+  };
+  const started = new Queue<StartedLayer>();
+  const begun: Promise<unknown>[] = [];
+  const produce = startLayers(run, context, memory, started, begun);
+  let output: OutputFile | null = null;
+  try {
+    output = await OutputFile.create(run.outputPath);
+    const reports = await writeLayers(run, started, output, produce);
+    return { layers: reports, byteLength: output.byteLength };
+  } catch (thrown) {
+    run.abort(thrown);
+    throw thrown;
+  } finally {
+    await Promise.allSettled([produce]);
+    await Promise.allSettled(begun);
+    for await (const { reservedBytes } of started) session.budget.release(reservedBytes);
+    for (const spill of spills) await spill.remove();
+    await output?.close();
+    for (const { fd } of files) closeSync(fd);
+  }
+}
+
+/** Starts layers in order, each as soon as its buffers can be reserved. */
+async function startLayers(
+  run: ComponentRun,
+  context: LayerContext,
+  memory: readonly LayerMemory[],
+  started: Queue<StartedLayer>,
+  begun: Promise<unknown>[],
+): Promise<void> {
+  const { session, plan, signal } = run;
+  try {
+    for (const [index, layer] of plan.layers.entries()) {
+      const { slabRows, chunkBufferBytes, plannedBufferBytes } = memory[index] as LayerMemory;
+      const share = Math.floor(session.budget.capacity * MAX_LAYER_SHARE);
+      const reservedBytes = Math.max(chunkBufferBytes, Math.min(plannedBufferBytes, share));
+      await session.budget.acquire(reservedBytes, signal);
+      const { sourceScale } = layer.tensor;
+      const outcome = (async () => {
+        const scales = sourceScale === null ? null : await readSourceScales(run.component.files, sourceScale);
+        return settleLayer(context, layer, reservedBytes, slabRows, scales);
+      })();
+      // Failures are reported in the order of layers, by whoever writes them.
+      outcome.catch(() => undefined);
+      begun.push(outcome);
+      started.push({ outcome, reservedBytes });
+    }
+  } finally {
+    started.close();
+  }
+}
+
+async function writeLayers(
+  run: ComponentRun,
+  started: Queue<StartedLayer>,
+  output: OutputFile,
+  produce: Promise<void>,
+): Promise<LayerReport[]> {
+  const { session, plan } = run;
+  const writer = await NativeWriter.open({ write: async (bytes) => void (await output.write(bytes)) }, run.metadata);
+  const reports: LayerReport[] = [];
+  try {
+    for await (const { outcome, reservedBytes } of started) {
+      try {
+        const settled = await outcome;
+        for await (const chunk of settled.chunks) {
+          await writer.write(nativeRow(run, settled, chunk));
+          session.buffers.give(chunk.buffer);
+        }
+        reports.push(settled.report());
+        run.meter.add(plan.component, settled.layer.tensor.name, 0, 1);
+      } finally {
+        session.budget.release(reservedBytes);
+      }
+    }
+    await produce;
+    await writer.finish();
+  } catch (thrown) {
+    await writer.abort(thrown);
+    throw thrown;
+  }
+  await output.sync();
+  return reports;
+}
+
+function nativeRow(run: ComponentRun, settled: LayerOutcome, chunk: StoredChunkOutput): NativeRow {
+  const { layer, spec } = settled;
+  const { tensor } = layer;
+  const { buffer, parts, sums } = chunk;
+  const hasZeroPoints = spec !== null && !spec.symmetric && spec.method !== "r2q";
+  return {
+    layerName: tensor.name,
+    shape: tensor.shape,
+    dtype: tensor.dtype,
+    data: bytesOf(buffer, parts, "data") ?? new Uint8Array(0),
+    paramCount: countElements(tensor.shape),
+    quantType: spec === null ? "none" : `int${spec.bits}`,
+    scales: floatsOf(buffer, parts, "scales"),
+    zeroPoints: floatsOf(buffer, parts, "zeroPoints"),
+    quantAxis: spec === null ? null : 1,
+    groupSize: spec?.groupSize ?? null,
+    isDiffusionModel: true,
+    modality: run.plan.modality,
+    timeAware: null,
+    spatial: null,
+    activationStats: null,
+    component: run.plan.component,
+    method: spec?.method ?? null,
+    storedDtype: spec === null ? layer.storedDtype : null,
+    metrics: sums === null ? null : deriveMetrics(sums),
+    crc32: chunk.crc32,
+    chunkIndex: chunk.chunkIndex,
+    chunkCount: chunk.chunkCount,
+    scaleBits: spec?.scaleBits ?? null,
+    superGroupSize: spec?.superGroupSize ?? null,
+    scaleCodes: bytesOf(buffer, parts, "scaleCodes"),
+    zeroPointBits: hasZeroPoints ? spec.zeroPointBits : null,
+    zeroPointCodes: bytesOf(buffer, parts, "zeroPointCodes"),
+    residualScaleCodes: bytesOf(buffer, parts, "residualScaleCodes"),
+  };
+}
+
+/**
+ * The layer's memory with slabs small enough for a worker's arena.
+ * @throws E_MEMORY with the cap that would do, where even one row at a time does not fit
+ */
+export function fitLayer(session: Session, layer: LayerPlan): LayerMemory {
+  let memory = layerMemory(layer, session.slabBytes);
+  for (let slabBytes = session.slabBytes / 2; memory.arenaBytes > session.arenaBytes; slabBytes /= 2) {
+    if (slabBytes < MIN_SLAB_BYTES) break;
+    memory = layerMemory(layer, slabBytes);
+  }
+  const arenaLack = Math.max(0, memory.arenaBytes - session.arenaBytes) * session.threads * 2;
+  const bufferLack = Math.max(0, memory.chunkBufferBytes - session.budget.capacity);
+  if (arenaLack + bufferLack === 0) return memory;
+  const neededBytes = session.memoryBytes + arenaLack + 2 * bufferLack;
+  const neededMib = Math.ceil(neededBytes / 1024 / 1024);
+  throw new ArrowQuantError(
+    "E_MEMORY",
+    `"${layer.tensor.name}" needs a memory cap of about ${neededMib} MiB with ${session.threads} threads, it is ${Math.floor(session.memoryBytes / 1024 / 1024)} MiB`,
+    {
+      hint: `--memory ${neededMib}MiB, or fewer --threads`,
+      details: { tensor: layer.tensor.name, neededBytes, memoryBytes: session.memoryBytes },
+    },
+  );
+}

@@ -1,0 +1,195 @@
+/** A model start to end: open by headers, plan, quantize every component, put the output in place. */
+import { mkdir, readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { ResolvedConfig } from "../config/config.js";
+import { resolveConfig } from "../config/resolve.js";
+import { ProgressMeter } from "../engine/meter.js";
+import { deriveSignal, type Session } from "../engine/session.js";
+import { ArrowQuantError } from "../errors.js";
+import { fingerprintComponent } from "../formats/fingerprint.js";
+import { openModel } from "../formats/open.js";
+import { wasWrittenByUs } from "../formats/parquet/reader.js";
+import { OutputTarget } from "../io/output.js";
+import { assertUnchanged } from "../io/unchanged.js";
+import { planComponent } from "../plan/component.js";
+import type { ComponentPlan } from "../plan/plan.js";
+import { estimateSizes } from "../plan/size.js";
+import type { Component, Model } from "../tensor/info.js";
+import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
+import { fitLayer, quantizeComponent } from "./component.js";
+import { nativeMetadata } from "./metadata.js";
+import type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./result.js";
+
+/** Ending of native files. */
+export const NATIVE_ENDING = ".parquet";
+
+interface PreparedModel {
+  readonly model: Model;
+  readonly config: ResolvedConfig;
+  readonly plan: QuantizePlan;
+}
+
+/**
+ * What `quantizeModel` would do, from headers alone.
+ * @throws errors of the input (exit 3) and of the configuration (exit 2)
+ */
+export async function planModel(job: Pick<QuantizeJob, "input" | "config">): Promise<QuantizePlan> {
+  return (await prepareModel(job)).plan;
+}
+
+/**
+ * Quantizes a model into a native file (one component) or a folder of them (several).
+ * @throws any ArrowQuantError, or the signal's reason; the output is then as it was before
+ */
+export async function quantizeModel(job: QuantizeJob, session: Session): Promise<QuantizeResult> {
+  const startedAt = performance.now();
+  using stop = deriveSignal(job.signal);
+  const { signal, abort } = stop;
+  signal.throwIfAborted();
+  const { model, config, plan } = await prepareModel(job);
+  const isFolder = plan.components.length > 1;
+  checkOutputName(job.output, plan.components);
+  for (const component of plan.components) for (const layer of component.layers) fitLayer(session, layer);
+  const target = await OutputTarget.prepare(job.output, {
+    kind: isFolder ? "folder" : "file",
+    force: job.force ?? false,
+    inputs: [job.input, ...model.components.flatMap(({ files }) => files.map(({ path }) => path))],
+    isOurs: isFolder ? isFolderOfOurs : wasWrittenByUs,
+  });
+  const totals = plan.components.flatMap(({ layers }) => layers);
+  const meter = new ProgressMeter(
+    "quantize",
+    { layers: totals.length, bytes: totals.reduce((sum, layer) => sum + layer.tensor.location.byteLength, 0) },
+    job.onProgress,
+    abort,
+  );
+  const layers: LayerReport[] = [];
+  const fingerprints: Record<string, string> = {};
+  let bytesOut = 0;
+  try {
+    if (isFolder) await mkdir(target.temporaryPath);
+    for (const componentPlan of plan.components) {
+      signal.throwIfAborted();
+      const component = findComponent(model, componentPlan.component);
+      const fingerprint = await fingerprintComponent(component);
+      fingerprints[component.name] = fingerprint;
+      const written = await quantizeComponent({
+        session,
+        component,
+        plan: componentPlan,
+        minAccuracy: config.values.min_accuracy,
+        failFast: config.values.fail_fast,
+        onNonFinite: config.values.on_nonfinite,
+        outputPath: isFolder
+          ? join(target.temporaryPath, component.name + NATIVE_ENDING)
+          : target.temporaryPath,
+        metadata: nativeMetadata(component, config, componentPlan, fingerprint),
+        spillPath: () => target.spillPath(),
+        signal,
+        abort,
+        meter,
+      });
+      await assertUnchanged(component.files);
+      layers.push(...written.layers);
+      bytesOut += written.byteLength;
+    }
+    signal.throwIfAborted();
+    meter.finish(plan.components.at(-1)?.component ?? "");
+    signal.throwIfAborted();
+    await target.commit();
+  } catch (thrown) {
+    abort(thrown);
+    await target.discard();
+    // Whatever an abort broke on its way, the reason for it is what the caller is told.
+    throw job.signal?.aborted ? job.signal.reason : signal.reason;
+  }
+  return {
+    output: target.path,
+    plan,
+    summary: summarize(layers, bytesOut, (performance.now() - startedAt) / 1000),
+    layers,
+    warnings: [...session.warnings, ...plan.warnings, ...plan.components.flatMap(({ warnings }) => warnings)],
+    fingerprints,
+  };
+}
+
+async function prepareModel(job: Pick<QuantizeJob, "input" | "config">): Promise<PreparedModel> {
+  const config = isResolvedConfig(job.config) ? job.config : await resolveConfig({ config: job.config ?? {} });
+  const { variant, components } = config.values;
+  const model = await openModel(job.input, {
+    ...(variant === null ? {} : { variant }),
+    ...(components === null ? {} : { components }),
+  });
+  const plans = model.components.map((component) =>
+    planComponent({ component, pipelineClassName: model.pipelineClassName, config, calibration: null }),
+  );
+  const sizes = estimateSizes(plans);
+  const plan: QuantizePlan = {
+    input: job.input,
+    format: model.format,
+    components: plans,
+    warnings: model.warnings,
+    sizes: {
+      bytesIn: sizes.sourceBytes,
+      bytesOut: sizes.packedBytes,
+      compressionRatio: sizes.sourceBytes / sizes.packedBytes,
+      bitsPerWeight: sizes.bitsPerWeight,
+    },
+  };
+  return { model, config, plan };
+}
+
+/** Figures over all tensors of a run. */
+export function summarize(layers: readonly LayerReport[], bytesOut: number, seconds: number): Summary {
+  const quantized = layers.filter((layer) => layer.metrics !== null);
+  const sums = zeroSums();
+  for (const layer of quantized) if (layer.metrics !== null) addSums(sums, layer.metrics);
+  const bytesIn = layers.reduce((sum, layer) => sum + layer.bytesIn, 0);
+  const quantizedParameters = quantized.reduce((sum, layer) => sum + layer.parameterCount, 0);
+  const quantizedBytes = quantized.reduce((sum, layer) => sum + layer.bytesOut, 0);
+  return {
+    tensors: layers.length,
+    quantized: quantized.length,
+    kept: layers.length - quantized.length,
+    parameters: layers.reduce((sum, layer) => sum + layer.parameterCount, 0),
+    bytesIn,
+    bytesOut,
+    compressionRatio: bytesIn / bytesOut,
+    bitsPerWeight: quantizedParameters === 0 ? null : (8 * quantizedBytes) / quantizedParameters,
+    metrics: quantized.length === 0 ? null : deriveMetrics(sums),
+    seconds,
+  };
+}
+
+function isResolvedConfig(config: QuantizeJob["config"]): config is ResolvedConfig {
+  return config !== undefined && "values" in config && "origins" in config;
+}
+
+function checkOutputName(output: string, components: readonly ComponentPlan[]): void {
+  const names = components.map(({ component }) => component);
+  const endsNative = output.toLowerCase().endsWith(NATIVE_ENDING);
+  if (components.length === 1 && !endsNative) {
+    throw new ArrowQuantError("E_USAGE", `output ${output} does not end in ${NATIVE_ENDING}`, {
+      hint: `a model of one component (${names[0]}) is written as one ${NATIVE_ENDING} file`,
+      details: { output },
+    });
+  }
+  if (components.length > 1 && endsNative) {
+    throw new ArrowQuantError("E_USAGE", `output ${output} names a file, but there are ${names.length} components`, {
+      hint: `name a folder for ${names.join(", ")}, or choose one with --components`,
+      details: { output, components: names },
+    });
+  }
+}
+
+function findComponent(model: Model, name: string): Component {
+  return model.components.find((component) => component.name === name) as Component;
+}
+
+async function isFolderOfOurs(path: string): Promise<boolean> {
+  for (const name of await readdir(path)) {
+    const inside = join(path, name);
+    if (!(await stat(inside)).isFile() || !(await wasWrittenByUs(inside))) return false;
+  }
+  return true;
+}

@@ -1,0 +1,81 @@
+/** What a job is asked and what it answers; the CLI's `--json` is made of these. */
+import type { ResolvedConfig } from "../config/config.js";
+import type { ProgressListener } from "../engine/progress.js";
+import type { QuantType } from "../formats/parquet/row.js";
+import type { ComponentPlan } from "../plan/plan.js";
+import type { MethodName } from "../tensor/layout.js";
+import type { ErrorMetrics } from "../tensor/metrics.js";
+
+export interface QuantizeJob {
+  /** A model file or folder. */
+  readonly input: string;
+  /** A `.parquet` file for one component, a folder for several. */
+  readonly output: string;
+  /** Settings by their configuration keys, or an already resolved configuration. */
+  readonly config?: Readonly<Record<string, unknown>> | ResolvedConfig;
+  /** Replace an output that this program did not write. */
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: ProgressListener;
+}
+
+/** One tensor as it was written. */
+export interface LayerReport {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  readonly component: string;
+  readonly quantType: QuantType;
+  readonly groupSize: number | null;
+  readonly method: MethodName | null;
+  /** The rule that quantized or kept it. */
+  readonly reason: string;
+  /** Widths tried before, from the first on, each with the cosine similarity that was too low. */
+  readonly fallbackFrom: readonly { readonly quantType: string; readonly cosineSimilarity: number }[];
+  readonly parameterCount: number;
+  readonly bytesIn: number;
+  /** Bytes stored with everything a reader needs: codes, scales, zero points. */
+  readonly bytesOut: number;
+  /** null when kept. */
+  readonly metrics: ErrorMetrics | null;
+}
+
+export interface Summary {
+  readonly tensors: number;
+  readonly quantized: number;
+  readonly kept: number;
+  readonly parameters: number;
+  /** Bytes of all source tensors, and of the written file or files. */
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  readonly compressionRatio: number;
+  /** Over the quantized tensors: codes, scales and zero points; null when nothing is quantized. */
+  readonly bitsPerWeight: number | null;
+  /** Over the quantized tensors together; null when nothing is quantized. */
+  readonly metrics: ErrorMetrics | null;
+  readonly seconds: number;
+}
+
+export interface QuantizePlan {
+  readonly input: string;
+  readonly format: string;
+  readonly components: readonly ComponentPlan[];
+  readonly warnings: readonly string[];
+  readonly sizes: {
+    readonly bytesIn: number;
+    /** Tensor bytes the file will hold, without Parquet's own pages and footer. */
+    readonly bytesOut: number;
+    readonly compressionRatio: number;
+    readonly bitsPerWeight: number | null;
+  };
+}
+
+export interface QuantizeResult {
+  readonly output: string;
+  readonly plan: QuantizePlan;
+  readonly summary: Summary;
+  readonly layers: readonly LayerReport[];
+  readonly warnings: readonly string[];
+  /** Fingerprint of each component's source, by component name. */
+  readonly fingerprints: Readonly<Record<string, string>>;
+}

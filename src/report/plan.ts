@@ -1,0 +1,99 @@
+/** A plan as sections: what will be done with each tensor, and why. Pure. */
+import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
+import type { QuantizePlan } from "../quantize/result.js";
+import { DTYPES } from "../tensor/dtype.js";
+import { countElements, rowBytes, rowLayout, viewAs2d } from "../tensor/layout.js";
+import { formatBitsPerWeight, formatBytes, formatQuantity, formatRatio, formatShape } from "./figures.js";
+import { listSection, type Section } from "./sections.js";
+
+/** Bytes a layer will be stored in, with everything a reader needs. */
+export function plannedBytes(layer: LayerPlan): number {
+  const { tensor, spec, storedDtype } = layer;
+  if (spec === null) return Math.ceil((countElements(tensor.shape) * DTYPES[storedDtype].bits) / 8);
+  const { rows, cols } = viewAs2d(tensor.shape);
+  return rows * rowBytes(rowLayout(cols, spec));
+}
+
+/** `scales 6 bits, zero points 6 bits, super-groups of 1024` and the like. */
+function storageText(layer: LayerPlan): string {
+  const { spec } = layer;
+  if (spec === null) return "";
+  const scales = spec.scaleBits === null ? "f32" : `${spec.scaleBits}`;
+  const coded = spec.symmetric || spec.method === "r2q";
+  const zeroPoints = coded ? "–" : spec.zeroPointBits === null ? "f32" : `${spec.zeroPointBits}`;
+  return `${scales}/${zeroPoints}`;
+}
+
+function layerRow(layer: LayerPlan): string[] {
+  const { tensor, spec } = layer;
+  const common = [tensor.name, formatShape(tensor.shape), tensor.dtype];
+  const stored = layer.storedDtype === tensor.dtype ? "kept" : `kept as ${layer.storedDtype}`;
+  return spec === null
+    ? [...common, stored, "", "", "", formatBytes(plannedBytes(layer)), layer.reason]
+    : [
+        ...common,
+        `int${spec.bits}`,
+        String(spec.groupSize),
+        storageText(layer),
+        spec.method,
+        formatBytes(plannedBytes(layer)),
+        layer.reason,
+      ];
+}
+
+function componentSections(plan: ComponentPlan): Section[] {
+  const quantized = plan.layers.filter((layer) => layer.spec !== null).length;
+  return [
+    {
+      kind: "facts",
+      title: plan.component,
+      facts: [
+        ["architecture", plan.architecture],
+        ["modality", `${plan.modality} (${plan.modalityEvidence.join("; ")})`],
+        ["tensors", `${plan.layers.length}: ${quantized} quantized, ${plan.layers.length - quantized} kept`],
+      ],
+    },
+    {
+      kind: "table",
+      title: "Decisions",
+      columns: [{ title: "setting" }, { title: "value" }, { title: "rule" }],
+      rows: plan.decisions.map(({ what, value, rule }) => [what, value, rule]),
+    },
+    ...listSection(
+      "Not applied",
+      plan.notApplied.map(({ setting, reason }) => `${setting}: ${reason}`),
+    ),
+    {
+      kind: "table",
+      title: "Layers",
+      columns: [
+        { title: "layer", elastic: true },
+        { title: "shape" },
+        { title: "dtype" },
+        { title: "to" },
+        { title: "group", align: "right" },
+        { title: "scale/zp bits" },
+        { title: "method" },
+        { title: "size", align: "right" },
+        { title: "reason" },
+      ],
+      rows: plan.layers.map(layerRow),
+    },
+  ];
+}
+
+export function planSections(plan: QuantizePlan): Section[] {
+  const { bytesIn, bytesOut, compressionRatio, bitsPerWeight } = plan.sizes;
+  return [
+    ...plan.components.flatMap(componentSections),
+    {
+      kind: "facts",
+      title: "In all",
+      facts: [
+        ["input", `${plan.input} (${plan.format}, ${formatQuantity(plan.components.length, "component")})`],
+        ["size", `${formatBytes(bytesIn)} → ${formatBytes(bytesOut)} (${formatRatio(compressionRatio)})`],
+        ["bits per weight", formatBitsPerWeight(bitsPerWeight)],
+      ],
+    },
+  ];
+}

@@ -1,0 +1,100 @@
+/** Sections as text for a terminal or a pipe: aligned columns, no lines, colour only where asked. Pure. */
+import CliTable from "cli-table3";
+import { printable, truncateMiddle } from "./printable.js";
+import type { Column, Section, TableSection } from "./sections.js";
+
+export interface TextStyle {
+  readonly color: boolean;
+  /** Columns of the terminal; Infinity where the text goes to a file or pipe. */
+  readonly width: number;
+}
+
+const INDENT = "  ";
+const GAP = 2;
+/** An elastic column is never cut below this: less does not tell two layers apart. */
+const MIN_ELASTIC_WIDTH = 16;
+
+const NO_BORDERS = {
+  top: "",
+  "top-mid": "",
+  "top-left": "",
+  "top-right": "",
+  bottom: "",
+  "bottom-mid": "",
+  "bottom-left": "",
+  "bottom-right": "",
+  left: INDENT,
+  "left-mid": "",
+  mid: "",
+  "mid-mid": "",
+  right: "",
+  "right-mid": "",
+  middle: " ".repeat(GAP),
+};
+
+function bold(text: string, style: TextStyle): string {
+  return style.color ? `\u001b[1m${text}\u001b[22m` : text;
+}
+
+function dim(text: string, style: TextStyle): string {
+  return style.color ? `\u001b[2m${text}\u001b[22m` : text;
+}
+
+function fitElastic(columns: readonly Column[], rows: readonly string[][], width: number): string[][] {
+  const elastic = columns.findIndex((column) => column.elastic);
+  if (elastic < 0 || width === Infinity) return [...rows];
+  const widthOf = (index: number): number =>
+    rows.reduce(
+      (widest, row) => Math.max(widest, (row[index] ?? "").length),
+      columns[index]?.title.length ?? 0,
+    );
+  const others = columns.reduce((sum, _, index) => sum + (index === elastic ? 0 : widthOf(index) + GAP), 0);
+  const room = Math.max(MIN_ELASTIC_WIDTH, width - INDENT.length - others);
+  return rows.map((row) => row.map((cell, index) => (index === elastic ? truncateMiddle(cell, room) : cell)));
+}
+
+function tableLines(table: TableSection, style: TextStyle): string[] {
+  const rows = fitElastic(
+    table.columns,
+    table.rows.map((row) => row.map(printable)),
+    style.width,
+  );
+  const drawn = new CliTable({
+    head: table.columns.map((column) => dim(column.title, style)),
+    colAligns: table.columns.map((column) => column.align ?? "left"),
+    chars: NO_BORDERS,
+    style: { head: [], border: [], "padding-left": 0, "padding-right": 0 },
+  });
+  drawn.push(...rows);
+  const lines = drawn.toString().split("\n");
+  return [
+    ...lines.map((line) => line.trimEnd()),
+    ...(table.note === undefined ? [] : [`${INDENT}${dim(printable(table.note), style)}`]),
+  ];
+}
+
+function sectionLines(section: Section, style: TextStyle): string[] {
+  const title = section.title === undefined ? [] : [bold(section.title, style)];
+  switch (section.kind) {
+    case "facts": {
+      const labelWidth = section.facts.reduce((widest, [label]) => Math.max(widest, label.length), 0);
+      return [
+        ...title,
+        ...section.facts.map(
+          ([label, value]) => `${INDENT}${dim(label.padEnd(labelWidth), style)}${" ".repeat(GAP)}${printable(value)}`,
+        ),
+      ];
+    }
+    case "table":
+      return [...title, ...tableLines(section, style)];
+    case "list":
+      return [...title, ...section.items.map((item) => `${INDENT}${printable(item)}`)];
+  }
+}
+
+/** All sections, a blank line between two, ending in a newline. */
+export function renderText(heading: string | null, sections: readonly Section[], style: TextStyle): string {
+  const blocks = sections.map((section) => sectionLines(section, style).join("\n"));
+  const all = heading === null ? blocks : [bold(printable(heading), style), ...blocks];
+  return `${all.join("\n\n")}\n`;
+}

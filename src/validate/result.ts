@@ -1,0 +1,64 @@
+/** What validation is asked and what it answers. */
+import type { ProgressListener } from "../engine/progress.js";
+import type { QuantType } from "../formats/parquet/row.js";
+import type { ErrorMetrics } from "../tensor/metrics.js";
+
+export interface ValidateJob {
+  /** The source model. */
+  readonly original: string;
+  /** A native file, or a folder of one per component. */
+  readonly quantized: string;
+  /** Least cosine similarity of a layer; by default 0.70, 0.90, 0.95 at 2, 4, 8 bits. */
+  readonly minAccuracy?: number;
+  /** Variant of the source's files, e.g. `fp16`. */
+  readonly variant?: string;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: ProgressListener;
+}
+
+export interface ValidatedLayer {
+  readonly name: string;
+  readonly component: string;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  readonly quantType: QuantType;
+  readonly groupSize: number | null;
+  readonly method: string | null;
+  readonly parameterCount: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  /** Kept tensors are compared byte for byte: `identical`, and metrics are null. */
+  readonly identical: boolean | null;
+  readonly metrics: ErrorMetrics | null;
+  /** null for kept tensors. */
+  readonly threshold: number | null;
+  readonly passed: boolean;
+}
+
+export interface ValidateSummary {
+  readonly tensors: number;
+  readonly quantized: number;
+  readonly kept: number;
+  readonly parameters: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  readonly compressionRatio: number;
+  readonly bitsPerWeight: number | null;
+  /** Over all quantized layers together. */
+  readonly metrics: ErrorMetrics | null;
+  readonly seconds: number;
+}
+
+export interface ValidateResult {
+  readonly original: string;
+  readonly quantized: string;
+  readonly passed: boolean;
+  readonly summary: ValidateSummary;
+  readonly components: Readonly<Record<string, ErrorMetrics | null>>;
+  readonly layers: readonly ValidatedLayer[];
+  /** Layers of the source that the file lacks, of the file that the source lacks, and of another shape or type. */
+  readonly missing: readonly string[];
+  readonly extra: readonly string[];
+  readonly misshapen: readonly string[];
+  readonly warnings: readonly string[];
+}

@@ -1,0 +1,150 @@
+/**
+ * Proves a native file against its source: re-read from disk, checksums verified, every tensor rebuilt by the
+ * kernels and compared with the source slab by slab.
+ */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { ProgressMeter } from "../engine/meter.js";
+import { deriveSignal, type Session } from "../engine/session.js";
+import { ArrowQuantError } from "../errors.js";
+import { openModel } from "../formats/open.js";
+import { openNative } from "../formats/parquet/reader.js";
+import { assertUnchanged } from "../io/unchanged.js";
+import type { Component } from "../tensor/info.js";
+import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
+import { Comparer, type ComponentComparison } from "./comparer.js";
+import type { ValidatedLayer, ValidateJob, ValidateResult } from "./result.js";
+
+/**
+ * Compares. A layer below its threshold, missing, extra or of another shape makes `passed` false.
+ * @throws E_CRC, E_NATIVE and other errors of reading; the signal's reason
+ */
+export async function validateModel(job: ValidateJob, session: Session): Promise<ValidateResult> {
+  const startedAt = performance.now();
+  using stop = deriveSignal(job.signal);
+  const { signal, abort } = stop;
+  signal.throwIfAborted();
+  const files = await listNativeFiles(job.quantized);
+  const runs: ComponentComparison[] = [];
+  const warnings: string[] = [...session.warnings];
+  let bytesOut = 0;
+  try {
+    for (const path of files) {
+      const comparison = await compareFile(job, path, session, signal, abort);
+      runs.push(comparison);
+      warnings.push(...comparison.warnings);
+      bytesOut += (await stat(path)).size;
+    }
+  } catch (thrown) {
+    abort(thrown);
+    throw job.signal?.aborted ? job.signal.reason : signal.reason;
+  }
+  const layers = runs.flatMap((run) => run.layers);
+  const quantized = layers.filter(({ metrics }) => metrics !== null);
+  const missing = runs.flatMap((run) => run.missing);
+  const extra = runs.flatMap((run) => run.extra);
+  const misshapen = runs.flatMap((run) => run.misshapen);
+  const bytesIn = layers.reduce((sum, layer) => sum + layer.bytesIn, 0);
+  const parameters = quantized.reduce((sum, layer) => sum + layer.parameterCount, 0);
+  const quantizedBytes = quantized.reduce((sum, layer) => sum + layer.bytesOut, 0);
+  return {
+    original: job.original,
+    quantized: job.quantized,
+    passed:
+      missing.length + extra.length + misshapen.length === 0 && layers.every((layer) => layer.passed),
+    summary: {
+      tensors: layers.length,
+      quantized: quantized.length,
+      kept: layers.length - quantized.length,
+      parameters: layers.reduce((sum, layer) => sum + layer.parameterCount, 0),
+      bytesIn,
+      bytesOut,
+      compressionRatio: bytesIn / bytesOut,
+      bitsPerWeight: parameters === 0 ? null : (8 * quantizedBytes) / parameters,
+      metrics: totalMetrics(quantized),
+      seconds: (performance.now() - startedAt) / 1000,
+    },
+    components: Object.fromEntries(
+      runs.map((run) => [run.component, totalMetrics(run.layers.filter(({ metrics }) => metrics !== null))]),
+    ),
+    layers,
+    missing,
+    extra,
+    misshapen,
+    warnings,
+  };
+}
+
+async function compareFile(
+  job: ValidateJob,
+  path: string,
+  session: Session,
+  signal: AbortSignal,
+  abort: (reason: unknown) => void,
+): Promise<ComponentComparison> {
+  const native = await openNative(path);
+  try {
+    const { component, warnings } = await openSource(job, native.component);
+    const bytesTotal = component.tensors.reduce((sum, tensor) => sum + tensor.location.byteLength, 0);
+    const totals = { layers: component.tensors.length, bytes: bytesTotal };
+    const meter = new ProgressMeter("validate", totals, job.onProgress, abort);
+    const comparer = new Comparer(component, session, signal, (tensor, byteCount, layerCount) =>
+      meter.add(component.name, tensor.name, byteCount, layerCount),
+    );
+    try {
+      for await (const row of native.rows()) await comparer.add(row);
+      await comparer.settle();
+    } finally {
+      await comparer.close();
+    }
+    await assertUnchanged(component.files);
+    meter.finish(component.name);
+    signal.throwIfAborted();
+    return comparer.result(job.minAccuracy ?? null, warnings);
+  } finally {
+    native.close();
+  }
+}
+
+function totalMetrics(layers: readonly ValidatedLayer[]) {
+  if (layers.length === 0) return null;
+  const sums = zeroSums();
+  for (const { metrics } of layers) if (metrics !== null) addSums(sums, metrics);
+  return deriveMetrics(sums);
+}
+
+/** The native files of a path: itself, or the `.parquet` files of a folder. */
+async function listNativeFiles(path: string): Promise<string[]> {
+  const found = await stat(path).catch(() => null);
+  if (found === null) {
+    throw new ArrowQuantError("E_NOT_FOUND", `${path} does not exist`, { details: { path } });
+  }
+  if (!found.isDirectory()) return [path];
+  const names = (await readdir(path)).filter((name) => name.endsWith(".parquet")).sort();
+  if (names.length === 0) {
+    throw new ArrowQuantError("E_UNKNOWN_FORMAT", `${path} holds no .parquet file`, { details: { path } });
+  }
+  return names.map((name) => join(path, name));
+}
+
+/** The component of the source that a native file was made from. */
+async function openSource(
+  job: ValidateJob,
+  name: string,
+): Promise<{ component: Component; warnings: readonly string[] }> {
+  const options = job.variant === undefined ? {} : { variant: job.variant };
+  const model = await openModel(job.original, options).catch((thrown) => {
+    // A pipeline whose default components are not what was quantized.
+    if (thrown instanceof ArrowQuantError && thrown.code === "E_COMPONENT") return null;
+    throw thrown;
+  });
+  const named = model?.components.find((component) => component.name === name);
+  const only = model?.components.length === 1 ? model.components[0] : undefined;
+  if (named !== undefined) return { component: named, warnings: model?.warnings ?? [] };
+  // A lone file or component folder goes by another name than within its pipeline.
+  if (only !== undefined && (model?.pipelineClassName ?? null) === null) {
+    return { component: only, warnings: model?.warnings ?? [] };
+  }
+  const chosen = await openModel(job.original, { ...options, components: [name] });
+  return { component: chosen.components[0] as Component, warnings: chosen.warnings };
+}

@@ -1,0 +1,34 @@
+/** A worker thread: takes tasks, answers with values. Which task is which function stands in one table. */
+import { move, transferableSymbol, valueSymbol } from "piscina";
+import { toArrowQuantError } from "../errors.js";
+import { compareChunk, compareKeptChunk } from "./compare-chunk.js";
+import { keepChunk } from "./keep-chunk.js";
+import type { Replies, Reply, Task } from "./messages.js";
+import { quantizeChunk } from "./quantize-chunk.js";
+import { convertChunk, rebuildChunk } from "./rebuild-chunk.js";
+
+type TaskOf<K extends Task["kind"]> = Extract<Task, { kind: K }>;
+
+const TASKS: { [K in Task["kind"]]: (task: TaskOf<K>) => Replies[K] } = {
+  quantize: quantizeChunk,
+  keep: keepChunk,
+  compare: compareChunk,
+  "compare-kept": compareKeptChunk,
+  rebuild: rebuildChunk,
+  convert: convertChunk,
+};
+
+/** Buffers of a reply are moved back to the main thread, not copied. */
+function moved<K extends Task["kind"]>(reply: Reply<K>): unknown {
+  const buffers = "ok" in reply ? Object.values(reply.ok).filter((value) => value instanceof ArrayBuffer) : [];
+  return move({ [transferableSymbol]: buffers, [valueSymbol]: reply } as unknown as Parameters<typeof move>[0]);
+}
+
+export default function runTask(task: Task): unknown {
+  try {
+    const run = TASKS[task.kind] as (task: Task) => Replies[Task["kind"]];
+    return moved({ ok: run(task) });
+  } catch (thrown) {
+    return moved({ error: toArrowQuantError(thrown).toJSON() });
+  }
+}
