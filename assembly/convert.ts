@@ -212,9 +212,11 @@ function scaleRow(row: usize, n: i32, scale: f32): void {
 function allWithinLimit(row: usize, n: i32): bool {
   if (ASC_FEATURE_SIMD) {
     let largest = i32x4.splat(0);
-    for (const end = row + (n << 2); row < end; row += 16) {
+    const end = row + (n << 2);
+    do {
       largest = i32x4.max_u(largest, i32x4.shl(v128.load(row), 1));
-    }
+      row += 16;
+    } while (row < end);
     const limit = i32x4.splat(LARGEST_WEIGHT_BITS << 1);
     return i32x4.all_true(i32x4.ge_u(limit, largest));
   } else {

@@ -1,9 +1,13 @@
-/** Codes of weights, always chosen against the stored scales and zero points, and what a reader makes of them. */
+/**
+ * Codes of weights, always chosen against the stored scales and zero points, and what a reader makes of them.
+ *
+ * Hot loops of the kernels test at their end: only then does V8 keep splats and constants in registers over the loop.
+ */
 import { ROUND_MAGIC, clamp, largestCode } from "./number";
 import { Tile } from "./tile";
 
 /**
- * q = clamp(round(w/s + z), 0, L) and ŵ = (q − z)·s for `n` elements; s = 0 gives q = clamp(round(z), 0, L).
+ * q = clamp(round(w/s + z), 0, L) and ŵ = (q − z)·s for `n` elements, at least one; s = 0 gives q = clamp(round(z), 0, L).
  * Each step is one float32 operation. May write up to 15 elements past the end of `codes` and `rebuilt`, so groups
  * of a row are encoded in order.
  */
@@ -79,7 +83,7 @@ export function encodeRow(tile: Tile): void {
 /** Four codes, one a byte, as float32. */
 // @ts-ignore: decorator
 @inline
-export function loadCodes4(codes: usize): v128 {
+function loadCodes4(codes: usize): v128 {
   return f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(codes))));
 }
 
@@ -91,9 +95,12 @@ export function rebuildGroup(codes: usize, rebuilt: usize, n: i32, s: f32, z: f3
   if (ASC_FEATURE_SIMD) {
     const ss = f32x4.splat(s);
     const zz = f32x4.splat(z);
-    for (const end = codes + n; codes < end; codes += 4, rebuilt += 16) {
+    const end = codes + n;
+    do {
       v128.store(rebuilt, f32x4.mul(f32x4.sub(loadCodes4(codes), zz), ss));
-    }
+      codes += 4;
+      rebuilt += 16;
+    } while (codes < end);
   } else {
     for (let i = 0; i < n; ++i) store<f32>(rebuilt + (i << 2), (<f32>load<u8>(codes + i) - z) * s);
   }

@@ -182,7 +182,6 @@ async function runJob(
       session,
     );
     return settle("successful", {
-      outputPath: result.output,
       summary: result.summary,
       outputBytes: result.summary.bytesOut,
       warnings: ownWarnings(result, session),

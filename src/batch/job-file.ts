@@ -27,14 +27,14 @@ export interface JobEntry {
 /** A batch that large is a script's mistake. */
 const MAX_JOBS = 10_000;
 
-const settings = z.record(z.string(), z.unknown(), { error: "expected a mapping of keys to values" });
+const mapping = { error: "expected a mapping of keys to values" };
 const path = z.string({ error: "expected a path" }).min(1, { error: "the path is empty" });
 const jobFileSchema = z.object({
   jobs: z
-    .array(settings.and(z.looseObject({ model_path: path, output_path: path })), { error: "expected a list of jobs" })
+    .array(z.looseObject({ model_path: path, output_path: path }, mapping), { error: "expected a list of jobs" })
     .min(1, { error: "the list is empty" })
     .max(MAX_JOBS, { error: `more than ${MAX_JOBS} jobs` }),
-  defaults: settings.optional(),
+  defaults: z.looseObject({}, mapping).optional(),
 });
 
 const FILE_KEYS = Object.keys(jobFileSchema.shape);

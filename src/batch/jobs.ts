@@ -120,6 +120,7 @@ async function checkJobs(
   problems.push(...(await findCollisions(entries)));
   // A fault of the file's defaults is found with every job.
   const distinct = [...new Map(problems.map((problem) => [problem.message, problem])).values()];
+  distinct.sort((a, b) => (a.job ?? 0) - (b.job ?? 0));
   if (distinct.length > 0) throw jobError(distinct);
   return jobs;
 }

@@ -37,7 +37,7 @@ function figures(update: ProgressUpdate): string {
   const { bytesDone, bytesTotal, elapsedSeconds, remainingSeconds } = update;
   const percent = bytesTotal === 0 ? 100 : Math.floor((100 * bytesDone) / bytesTotal);
   return [
-    `${percent} %`,
+    `${percent} %`.padStart(5),
     `${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}`,
     ...(elapsedSeconds > 0 && bytesDone > 0 ? [`${formatBytes(bytesDone / elapsedSeconds)}/s`] : []),
     ...(remainingSeconds === null ? [] : [`${formatClock(remainingSeconds)} left`]),
@@ -80,8 +80,14 @@ async function movingView(terminal: Terminal, start: string): Promise<ProgressVi
   let latest: ProgressUpdate | null = null;
   let bar: SingleBar | null = null;
   // discardStdin would put the terminal into raw mode, where Ctrl-C is no signal.
-  const color = terminal.errorColor ? ("cyan" as const) : false;
-  const spinner: Ora = ora({ text: label, stream: process.stderr, discardStdin: false, hideCursor: false, color }).start();
+  const spinner: Ora = ora({
+    text: label,
+    stream: process.stderr,
+    isEnabled: true,
+    discardStdin: false,
+    hideCursor: false,
+    color: terminal.errorColor ? "cyan" : false,
+  }).start();
   const startBar = (): SingleBar => {
     spinner.stop();
     const started = new cliProgress.SingleBar({

@@ -1,13 +1,7 @@
 /** Given values against the schema. */
 import type { z } from "zod";
 import type { ConfigKey, OriginSource } from "./config.js";
-import {
-  createProblem,
-  describeAllowed,
-  describeUnknownKey,
-  showValue,
-  type Problem,
-} from "./problem.js";
+import { createProblem, describeAllowed, describeUnknownKey, showValue, type Problem } from "./problem.js";
 import { configSchema, isConfigKey } from "./schema.js";
 import type { GivenValue, ReadText } from "./yaml.js";
 
@@ -52,7 +46,9 @@ function describeIssue(setting: GivenValue, key: ConfigKey, issue: z.core.$ZodIs
   if (issue.code === "invalid_key") {
     const pattern = String(issue.path.at(-1));
     const sentence = `${key}: the pattern ${showValue(pattern)} is ${
-      /^\d+$/.test(pattern) ? `a bare number, whose place in the order is lost: write (${pattern})` : "empty or too long"
+      /^\d+$/.test(pattern)
+        ? `a bare number, whose place in the order is lost: write (${pattern})`
+        : "empty or too long"
     }`;
     return createProblem(place, sentence, { key, value: pattern });
   }

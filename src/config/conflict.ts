@@ -95,7 +95,7 @@ export function findConflicts(config: ResolvedConfig): Conflict[] {
 }
 
 /** The conflict of two settings, in words. */
-export function describeConflict(
+function describeConflict(
   config: ResolvedConfig,
   keys: readonly [ConfigKey, ConfigKey],
   because: string,

@@ -18,8 +18,8 @@ export const ENVIRONMENT_VARIABLES: Readonly<Record<string, ConfigKey>> = {
 const PREFIX = "ARROW_QUANT_";
 
 /**
- * The settings of `environment`. An empty variable counts as not set, as shells have no other way to unset one
- * for a single command; an unknown `ARROW_QUANT_…` is a problem, as it would silently do nothing.
+ * The settings of `environment`. An empty variable counts as not set, as shells have no other way to unset
+ * one for a single command; an unknown `ARROW_QUANT_…` is a problem, as it would silently do nothing.
  */
 export function readEnvironment(environment: Readonly<Record<string, string | undefined>>): ReadText {
   const given: GivenValue[] = [];

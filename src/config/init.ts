@@ -8,8 +8,8 @@ export type ProfileName = (typeof PROFILE_NAMES)[number];
 const LINE_LENGTH = 100;
 
 /**
- * A configuration file that names `profile` and holds every other setting as a comment with what it means, what
- * it takes and its value in that profile: only what is uncommented counts as set by hand.
+ * A configuration file that names `profile` and holds every other setting as a comment with what it means,
+ * what it takes and its value in that profile: only what is uncommented counts as set by hand.
  */
 export async function writeConfigTemplate(profile: ProfileName = "local"): Promise<string> {
   const { given } = await readProfile(profile);

@@ -3,10 +3,10 @@ import type { ComponentPlan } from "../plan/plan.js";
 import type { ResolvedConfig } from "./config.js";
 
 /**
- * The settings that change tensors, as canonical JSON: keys sorted, no spaces. Two runs over the same source with
- * the same text write the same tensors. Values are the effective ones of `plan`, so a choice of the strategy and
- * the same choice by hand read alike; nothing of paths, threads, memory or verbosity is in it, and nothing of
- * settings that were not applied.
+ * The settings that change tensors, as canonical JSON: keys sorted, no spaces. Two runs over the same
+ * source with the same text write the same tensors. Values are the effective ones of `plan`, so a choice of
+ * the strategy and the same choice by hand read alike; nothing of paths, threads, memory or verbosity is in
+ * it, and nothing of settings that were not applied.
  */
 export function configThatChangesTensors(config: ResolvedConfig, plan: ComponentPlan): string {
   const { values } = config;

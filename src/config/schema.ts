@@ -44,15 +44,22 @@ export const configSchema = z.strictObject({
   profile: z.enum(PROFILE_NAMES).default("local").meta({
     description: "Set of defaults for a kind of machine.",
   }),
-  bit_width: z.literal([...BIT_WIDTHS]).default(4).meta({
-    description: "Bits per weight code.",
-  }),
+  bit_width: z
+    .literal([...BIT_WIDTHS])
+    .default(4)
+    .meta({
+      description: "Bits per weight code.",
+    }),
   group_size: z.int().min(MIN_GROUP_SIZE).max(MAX_GROUP_SIZE).default(128).meta({
     description: "Weights that share a scale; the last group of a row may be shorter.",
   }),
-  method: z.enum([...METHOD_NAMES, "auto"]).nullable().default(null).meta({
-    description: "Quantization method; null: chosen by modality and bit width.",
-  }),
+  method: z
+    .enum([...METHOD_NAMES, "auto"])
+    .nullable()
+    .default(null)
+    .meta({
+      description: "Quantization method; null: chosen by modality and bit width.",
+    }),
   symmetric: z.boolean().default(false).meta({
     description: "No zero points: the codes stand around zero.",
   }),
@@ -81,7 +88,8 @@ export const configSchema = z.strictObject({
     description: "Activation parameters per timestep group; null: chosen by modality.",
   }),
   enable_spatial: z.boolean().nullable().default(true).meta({
-    description: "Channel equalization and smoothing; a profile's true leaves it to the modality, as does null.",
+    description:
+      "Channel equalization and smoothing; a profile's true leaves it to the modality, as does null.",
   }),
   min_accuracy: z.number().min(0).max(1).default(0.85).meta({
     description: "Least cosine similarity of a layer before it falls back to a wider code; 0: never.",
@@ -95,14 +103,25 @@ export const configSchema = z.strictObject({
   on_nonfinite: z.enum(["error", "keep"]).default("error").meta({
     description: "What a NaN or infinite weight does: stop, or keep its layer unquantized.",
   }),
-  components: z.array(name.regex(/^[^/\\]+$/)).min(1).max(100).nullable().default(null).meta({
-    description: "Components of a pipeline to quantize; null: the denoiser.",
-    examples: [["transformer", "text_encoder"]],
-  }),
-  variant: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/).nullable().default(null).meta({
-    description: "Variant of the weight files, as in diffusers; null: the plain files.",
-    examples: ["fp16"],
-  }),
+  components: z
+    .array(name.regex(/^[^/\\]+$/))
+    .min(1)
+    .max(100)
+    .nullable()
+    .default(null)
+    .meta({
+      description: "Components of a pipeline to quantize; null: the denoiser.",
+      examples: [["transformer", "text_encoder"]],
+    }),
+  variant: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,64}$/)
+    .nullable()
+    .default(null)
+    .meta({
+      description: "Variant of the weight files, as in diffusers; null: the plain files.",
+      examples: ["fp16"],
+    }),
   include: patterns.default([]).meta({
     description: "Regular expressions; where given, only tensors that match one are candidates.",
     examples: [["attn1\\."]],
@@ -114,10 +133,14 @@ export const configSchema = z.strictObject({
   skip_sensitive_layers: z.boolean().default(true).meta({
     description: "Keep the layers that diffusion models cannot spare, by architecture.",
   }),
-  sensitive_layer_names: z.array(name).max(MAX_LIST_LENGTH).default([]).meta({
-    description: "Exact names of tensors or layers to keep as well.",
-    examples: [["transformer_blocks.0.attn1.to_q"]],
-  }),
+  sensitive_layer_names: z
+    .array(name)
+    .max(MAX_LIST_LENGTH)
+    .default([])
+    .meta({
+      description: "Exact names of tensors or layers to keep as well.",
+      examples: [["transformer_blocks.0.attn1.to_q"]],
+    }),
   sensitive_layer_patterns: patterns.default([]).meta({
     description: "Regular expressions of tensors to keep as well.",
     examples: [["norm1\\.linear"]],
@@ -139,7 +162,11 @@ export const configSchema = z.strictObject({
   memory: z
     .union([
       z.int().min(MIN_MEMORY),
-      z.string().regex(BYTES_TEXT).meta({ examples: ["512MiB", "1GB"] }).transform(parseBytes),
+      z
+        .string()
+        .regex(BYTES_TEXT)
+        .meta({ examples: ["512MiB", "1GB"] })
+        .transform(parseBytes),
     ])
     .pipe(z.int().min(MIN_MEMORY).max(Number.MAX_SAFE_INTEGER))
     .prefault("512MiB")

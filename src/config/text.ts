@@ -12,8 +12,8 @@ const WORDS: Readonly<Record<string, readonly unknown[]>> = {
 };
 
 /**
- * The value that `text` means for `key`: the first of its readings (text, number, word) that the schema takes,
- * or the text itself where it takes none, for the schema to refuse.
+ * The value that `text` means for `key`: the first of its readings (text, number, word) that the schema
+ * takes, or the text itself where it takes none, for the schema to refuse.
  */
 export function parseSetting(key: ConfigKey, text: string): unknown {
   const readings: unknown[] = [text];

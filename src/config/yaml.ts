@@ -9,8 +9,8 @@ export const MAX_CONFIG_BYTES = 1024 ** 2;
 const MAX_ALIAS_COUNT = 100;
 
 /**
- * Nesting that no setting has. The parser recurses per level, and where it exhausts the stack inside of a regular
- * expression the whole process dies; so deeper text is not given to it.
+ * Nesting that no setting has. The parser recurses per level, and where it exhausts the stack inside of a
+ * regular expression the whole process dies; so deeper text is not given to it.
  */
 const MAX_NESTING = 100;
 
@@ -71,7 +71,10 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
     return {
       given: [],
       problems: faults.map((fault) =>
-        createProblem(placeAt(fault.pos[0]), describeFault(fault, text.slice(fault.pos[0], fault.pos[0] + 60))),
+        createProblem(
+          placeAt(fault.pos[0]),
+          describeFault(fault, text.slice(fault.pos[0], fault.pos[0] + 60)),
+        ),
       ),
     };
   }
@@ -138,8 +141,8 @@ function findNode(document: Document, path: readonly PropertyKey[]): Node | null
 }
 
 /**
- * The first line where `text` may be nested deeper than `MAX_NESTING`, or null: open brackets, indentation and
- * indicators on one line, quotes and comments not told apart, so that it errs towards deep.
+ * The first line where `text` may be nested deeper than `MAX_NESTING`, or null: open brackets, indentation
+ * and indicators on one line, quotes and comments not told apart, so that it errs towards deep.
  */
 function findDeepLine(text: string): number | null {
   const indents: number[] = [];
@@ -154,7 +157,8 @@ function findDeepLine(text: string): number | null {
       const character = line[position] as string;
       if (character === "[" || character === "{") brackets += 1;
       else if (character === "]" || character === "}") brackets = Math.max(0, brackets - 1);
-      else if (brackets === 0 && "-?:".includes(character) && /\s|^$/.test(line[position + 1] ?? "")) indicators += 1;
+      else if (brackets === 0 && "-?:".includes(character) && /\s|^$/.test(line[position + 1] ?? ""))
+        indicators += 1;
       if (indents.length + brackets + indicators > MAX_NESTING) return index + 1;
     }
   }

@@ -33,26 +33,31 @@ export class Queue<T> {
 
 /**
  * Runs `start(0) … start(count − 1)` with at most `window` begun but not yet consumed, and yields results in order.
- * Where one fails, those begun are waited for before the failure is passed on, so that nothing runs on unseen.
+ * The first are begun at once, before anybody asks. Where one fails, those begun are waited for before the failure
+ * is passed on, so that nothing runs on unseen.
  */
-export async function* runInOrder<T>(
-  count: number,
-  window: number,
-  start: (index: number) => Promise<T>,
-): AsyncGenerator<T> {
+export function runInOrder<T>(count: number, window: number, start: (index: number) => Promise<T>): AsyncGenerator<T> {
   const begun: Promise<T>[] = [];
   let next = 0;
-  try {
-    for (let index = 0; index < count; index++) {
-      for (; next < count && next < index + window; next++) {
-        const promise = start(next);
-        // Its failure is reported when its turn comes; until then it is not an unhandled one.
-        promise.catch(() => undefined);
-        begun.push(promise);
-      }
-      yield await (begun.shift() as Promise<T>);
+  const begin = (end: number) => {
+    for (; next < Math.min(count, end); next++) {
+      const promise = start(next);
+      // Its failure is reported when its turn comes; until then it is not an unhandled one.
+      promise.catch(() => undefined);
+      begun.push(promise);
     }
-  } finally {
-    await Promise.allSettled(begun);
+  };
+  begin(window);
+  return drain();
+
+  async function* drain(): AsyncGenerator<T> {
+    try {
+      for (let index = 0; index < count; index++) {
+        begin(index + window);
+        yield await (begun.shift() as Promise<T>);
+      }
+    } finally {
+      await Promise.allSettled(begun);
+    }
   }
 }

@@ -30,8 +30,8 @@ const MIN_ARENA_BYTES = 16 * MIB;
 /** What all jobs together need for chunks between reading and writing. */
 const MIN_BUFFER_BYTES = 24 * MIB;
 
-/** More than this is never needed to keep the threads busy. */
-const MAX_BUFFER_BYTES = 256 * MIB;
+/** More than this a thread is not needed to keep the threads busy, and chunks held long leave the caches. */
+const MAX_BUFFER_BYTES_PER_THREAD = 48 * MIB;
 
 /** Threads beyond this only cost memory; a guard against a slip of the keyboard. */
 const MAX_THREADS = 256;
@@ -55,7 +55,7 @@ export class Session {
   /** Largest arena a worker may have under the cap. */
   readonly arenaBytes: number;
   readonly budget: ByteBudget;
-  readonly buffers = new BufferPool();
+  readonly buffers: BufferPool;
   /** What was changed about the settings to keep within the cap. */
   readonly warnings: readonly string[];
   #pool: Promise<Piscina> | null = null;
@@ -94,7 +94,8 @@ export class Session {
       Math.max(MIN_ARENA_BYTES, MIN_ARENA_BYTES + (perThread - THREAD_BYTES - MIN_ARENA_BYTES) / 2),
     );
     const left = shareBytes - this.threads * (THREAD_BYTES + this.arenaBytes) + MIN_BUFFER_BYTES;
-    this.budget = new ByteBudget(Math.floor(Math.min(MAX_BUFFER_BYTES, left)));
+    this.budget = new ByteBudget(Math.floor(Math.min(MAX_BUFFER_BYTES_PER_THREAD * this.threads, left)));
+    this.buffers = new BufferPool(this.budget.capacity);
   }
 
   /**

@@ -7,6 +7,7 @@ import type { RowQuantizer } from "./exports.js";
 import type { Kernels } from "./load.js";
 import {
   SOURCE_SCALE_MODES,
+  SPARE_BYTES,
   type SourceScaleMode,
   readSums,
   rowScratchSizes,
@@ -23,6 +24,8 @@ export interface ChunkShape {
   readonly slabRows: number;
   readonly dtype: Dtype;
   readonly sourceScale: SourceScaleMode;
+  /** Importance of each column, ≥ 0, of mean about one; all ones where it is left out. */
+  readonly importance?: Float32Array;
 }
 
 /** A weight that cannot be quantized: NaN, infinite, or beyond 2^100. */
@@ -51,6 +54,7 @@ function regionSizes(method: RowQuantizer, spec: QuantSpec, shape: ChunkShape) {
     tile: TILE_BYTES,
     ...sumSizes(),
     ...slabSizes(Math.min(slabRows, rows), cols, dtype, shape.sourceScale),
+    importance: shape.importance === undefined ? 0 : 4 * cols + SPARE_BYTES,
     ...rowScratchSizes(cols, layout.groupsPerRow, layout.supersPerRow),
     scratch: method.scratchBytes(spec, cols),
     data: rows * layout.codeBytes,
@@ -86,6 +90,7 @@ export class ChunkQuantizer {
     this.#ptr = arena.allocateAll(regionSizes(method, spec, shape));
     const { tile, ...regions } = this.#ptr;
     arena.doubles(regions.sums, 5).fill(0);
+    if (shape.importance !== undefined) arena.floats(regions.importance, shape.cols).set(shape.importance);
     fillTile(arena, tile, {
       ...regions,
       cols: shape.cols,

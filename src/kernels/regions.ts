@@ -8,7 +8,7 @@ export const SOURCE_SCALE_MODES = ["none", "tensor", "row"] as const;
 export type SourceScaleMode = (typeof SOURCE_SCALE_MODES)[number];
 
 /** Kernels may read (and in scratch, write) a few vectors past the end of a row. */
-const SPARE_BYTES = 64;
+export const SPARE_BYTES = 64;
 
 /** A slab of raw rows and its source scales. */
 export function slabSizes(slabRows: number, cols: number, dtype: Dtype, sourceScale: SourceScaleMode) {

@@ -64,11 +64,6 @@ export function fillTile(arena: Arena, tilePtr: number, fields: Partial<Record<T
   for (const [index, name] of TILE_FIELDS.entries()) words[index] = fields[name] ?? 0;
 }
 
-/** Sets one integer field. */
-export function setTileField(arena: Arena, tilePtr: number, field: TileField, value: number): void {
-  arena.words(tilePtr, TILE_FIELDS.length)[FIELD_INDEX[field]] = value;
-}
-
 /** Where a kernel stopped: the column of a weight that cannot be quantized, and the weight. */
 export function readBadWeight(arena: Arena, tilePtr: number): { col: number; value: number } {
   return {

@@ -23,8 +23,14 @@ export interface PlanInput {
  *   expression or that matches no tensor of any component; `E_NOTHING` where every tensor would be kept;
  *   `E_CONFLICT` for settings that cannot be met
  */
-export function planComponents({ components, pipelineClassName, config, calibration }: PlanInput): ComponentPlan[] {
+export function planComponents({
+  components,
+  pipelineClassName,
+  config,
+  calibration,
+}: PlanInput): ComponentPlan[] {
   const { values } = config;
+  const rules = compileLayerRules(config);
   const named: NamedComponent[] = components.map((component) => {
     const names = stripNames(component.tensors);
     return { component, names, detected: detectArchitecture(component, names) };
@@ -33,7 +39,6 @@ export function planComponents({ components, pipelineClassName, config, calibrat
   const detectedModality = detectModality(named, pipelineClassName, values.modality, chosenBy);
   const { modality, evidence, warnings } = detectedModality;
   const strategy = chooseStrategy(modality, config, calibration);
-  const rules = compileLayerRules(config);
 
   const plans = named.map(({ component, names, detected }): ComponentPlan => {
     const { architecture } = detected;
@@ -56,7 +61,10 @@ export function planComponents({ components, pipelineClassName, config, calibrat
       decisions,
       notApplied: strategy.notApplied,
       warnings: isGuess
-        ? [...warnings, `component "${component.name}" has no known architecture: layers are kept by common names`]
+        ? [
+            ...warnings,
+            `component "${component.name}" has no known architecture: layers are kept by common names`,
+          ]
         : warnings,
       baseSpec: strategy.baseSpec,
       layers: planLayers(component.tensors, names, rules, {
@@ -88,7 +96,8 @@ export function planComponent({
 
 function refuseNothing(plans: readonly ComponentPlan[]): ArrowQuantError {
   const counts = new Map<string, number>();
-  for (const { reason } of plans.flatMap(({ layers }) => layers)) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  for (const { reason } of plans.flatMap(({ layers }) => layers))
+    counts.set(reason, (counts.get(reason) ?? 0) + 1);
   const reasons = [...counts].sort(([, a], [, b]) => b - a);
   const total = reasons.reduce((sum, [, count]) => sum + count, 0);
   // The commonest tell the story; a table of every pattern would not.

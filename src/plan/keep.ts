@@ -1,11 +1,12 @@
 /**
  * Architectures: how one is recognised and which of its layers are kept unquantized.
  *
- * Names come from the checkpoints themselves, as diffusers and the original repositories write them (diffusers
- * scripts/convert_*_to_diffusers.py hold both sides). The lists agree with what the field keeps: ComfyUI-GGUF
- * (tools/convert.py, lcpp.patch) and stable-diffusion.cpp (ModelLoader::tensor_should_be_converted) keep embedders,
- * input and final layers, modulation tables. Patterns are matched against names without the prefix that
- * checkpoints put before the denoiser, and are linear in the name's length: names may be hostile.
+ * Names come from the checkpoints themselves, as diffusers and the original repositories write them
+ * (diffusers scripts/convert_*_to_diffusers.py hold both sides). The lists agree with what the field keeps:
+ * ComfyUI-GGUF (tools/convert.py, lcpp.patch) and stable-diffusion.cpp
+ * (ModelLoader::tensor_should_be_converted) keep embedders, input and final layers, modulation tables.
+ * Patterns are matched against names without the prefix that checkpoints put before the denoiser, and are
+ * linear in the name's length: names may be hostile.
  */
 import type { Component, TensorInfo } from "../tensor/info.js";
 
@@ -40,7 +41,10 @@ const keep = (pattern: RegExp, what: string): KeepRule => ({ pattern, what });
 /** Kept in every architecture. */
 const COMMON: readonly KeepRule[] = [
   keep(/^(?:first_stage_model|vae|audio_vae|vocoder|pretransform)\./, "VAE beside the denoiser"),
-  keep(/^(?:cond_stage_model|conditioner|text_encoders?|text_embedding_projection)\./, "text encoder beside the denoiser"),
+  keep(
+    /^(?:cond_stage_model|conditioner|text_encoders?|text_embedding_projection)\./,
+    "text encoder beside the denoiser",
+  ),
   keep(/^model_ema\./, "second copy of the denoiser"),
   keep(/\.gamma$|(?:^|[._])norm\d*\.weight$/, "norm gain"),
   keep(/\.weight_g$/, "weight-norm gain"),
@@ -80,11 +84,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   {
     name: "text-encoder",
     componentNames: /^(?:text_encoder|image_encoder|prior_text_encoder)(?:_\d+)?$/,
-    classNames: /^(?:CLIP|T5|UMT5|MT5|ByT5|Llama|Gemma|Qwen\d|Mistral|ChatGLM|Clap|Roberta|XLMRoberta|Bert|Siglip|GPT2)/,
-    signatures: [
-      [/^text_model\.encoder\.layers\./],
-      [/^encoder\.block\.\d+\.layer\./, /^shared\./],
-    ],
+    classNames:
+      /^(?:CLIP|T5|UMT5|MT5|ByT5|Llama|Gemma|Qwen\d|Mistral|ChatGLM|Clap|Roberta|XLMRoberta|Bert|Siglip|GPT2)/,
+    signatures: [[/^text_model\.encoder\.layers\./], [/^encoder\.block\.\d+\.layer\./, /^shared\./]],
     keeps: [
       ...COMMON,
       keep(/(?:^|\.)(?:embeddings|embed_tokens|wte|wpe|word_embeddings)\./, "token and position embeddings"),
@@ -137,7 +139,10 @@ export const ARCHITECTURES: readonly Architecture[] = [
       ...COMMON,
       ...MMDIT_INPUTS,
       keep(/^distilled_guidance_layer\./, "modulation from the timestep"),
-      keep(/^(?:double_stream_modulation_(?:img|txt)|single_stream_modulation)\./, "modulation shared by all blocks"),
+      keep(
+        /^(?:double_stream_modulation_(?:img|txt)|single_stream_modulation)\./,
+        "modulation shared by all blocks",
+      ),
       ...DIFFUSERS_MMDIT,
     ],
   },
@@ -301,7 +306,6 @@ export const ARCHITECTURES: readonly Architecture[] = [
     keeps: [
       ...COMMON,
       keep(/^(?:transformer\.wte|embed_tokens|word_embeddings|vocab_embed)\./, "token embeddings"),
-      keep(/^transformer\.wpe\./, "position embeddings"),
       keep(/^sigma_map\./, "noise level embedder"),
       keep(/\.mlp\.gate\.weight$/, "expert router"),
       keep(/^(?:lm_head|transformer\.ff_out|output_layer)\./, "final projection"),
@@ -309,7 +313,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   },
 ];
 
-/** What is kept where nothing is recognised: the same kinds of layers under the names the field gives them. */
+/**
+ * What is kept where nothing is recognised: the same kinds of layers under the names the field gives them.
+ */
 export const UNKNOWN_ARCHITECTURE: Architecture = {
   name: "unknown",
   componentNames: null,
@@ -317,26 +323,48 @@ export const UNKNOWN_ARCHITECTURE: Architecture = {
   signatures: [],
   keeps: [
     ...COMMON,
-    keep(/(?:^|\.)(?:t|time|timestep|time_text|sigma|noise|guidance)_(?:emb|embed|embedder|embedding)\./, "timestep embedder"),
-    keep(/(?:^|\.)(?:timestep_proj|time_projection|time_in|guidance_in|sigma_map|t_block)\./, "timestep embedder"),
+    keep(
+      /(?:^|\.)(?:t|time|timestep|time_text|sigma|noise|guidance)_(?:emb|embed|embedder|embedding)\./,
+      "timestep embedder",
+    ),
+    keep(
+      /(?:^|\.)(?:timestep_proj|time_projection|time_in|guidance_in|sigma_map|t_block)\./,
+      "timestep embedder",
+    ),
     keep(/(?:^|\.)(?:y|label|class|add)_(?:emb|embed|embedder|embedding)\./, "label embedder"),
-    keep(/(?:^|\.)(?:context|caption|cap|text|txt|image|img)_(?:emb|embed|embedder|embedding)\w*\./, "condition embedder"),
+    keep(
+      /(?:^|\.)(?:context|caption|cap|text|txt|image|img)_(?:emb|embed|embedder|embedding)\w*\./,
+      "condition embedder",
+    ),
     keep(/^(?:caption_projection|txt_in|vector_in|condition_embedder|cap_embedder)\./, "condition embedder"),
-    keep(/(?:^|\.)pos(?:ition|itional)?_?(?:emb|embed|embedder|embedding|embeddings|encoding)(?:\.|$)/, "position embedding"),
+    keep(
+      /(?:^|\.)pos(?:ition|itional)?_?(?:emb|embed|embedder|embedding|embeddings|encoding)(?:\.|$)/,
+      "position embedding",
+    ),
     keep(/(?:^|\.)(?:x|patch|input)_(?:emb|embed|embedder|embedding)\./, "patch embedding"),
-    keep(/^(?:patchify_proj|conv_in|proj_in|img_in|input_proj|input_blocks\.0\.0|preprocess_conv)\./, "input layer"),
+    keep(
+      /^(?:patchify_proj|conv_in|proj_in|img_in|input_proj|input_blocks\.0\.0|preprocess_conv)\./,
+      "input layer",
+    ),
     keep(/(?:^|\.)(?:embed_tokens|word_embeddings|wte|wpe)\./, "token embeddings"),
     keep(/(?:^|\.)(?:cls|mask|pad|x_pad|cap_pad|register|query)_tokens?$/, "learned token"),
     keep(/(?:^|\.)adaln_single\.|(?:^|\.)modulation$/, "adaLN-single table"),
     SCALE_SHIFT_TABLE,
-    keep(/^(?:final_layer|output_layer|lm_head|head|conv_out|proj_out\w*|norm_out|postprocess_conv)\./, "final layer"),
+    keep(
+      /^(?:final_layer|output_layer|lm_head|head|conv_out|proj_out\w*|norm_out|postprocess_conv)\./,
+      "final layer",
+    ),
   ],
 };
 
 /** The names of `tensors` without the prefix of the denoiser, in order. */
 export function stripNames(tensors: readonly TensorInfo[]): string[] {
-  const prefix = DENOISER_PREFIXES.find((candidate) => tensors.some(({ name }) => name.startsWith(candidate)));
-  return tensors.map(({ name }) => (prefix !== undefined && name.startsWith(prefix) ? name.slice(prefix.length) : name));
+  const prefix = DENOISER_PREFIXES.find((candidate) =>
+    tensors.some(({ name }) => name.startsWith(candidate)),
+  );
+  return tensors.map(({ name }) =>
+    prefix !== undefined && name.startsWith(prefix) ? name.slice(prefix.length) : name,
+  );
 }
 
 export interface DetectedArchitecture {
@@ -348,8 +376,8 @@ export interface DetectedArchitecture {
 }
 
 /**
- * The architecture of a component. Tensor names decide before the class name, since the keep patterns are about
- * names: `Transformer2DModel` has been a DiT and a PixArt.
+ * The architecture of a component. Tensor names decide before the class name, since the keep patterns are
+ * about names: `Transformer2DModel` has been a DiT and a PixArt.
  */
 export function detectArchitecture(component: Component, names: readonly string[]): DetectedArchitecture {
   const byNames = detectByNames(names);
@@ -370,7 +398,10 @@ function detectByNames(names: readonly string[]): DetectedArchitecture["byNames"
       if (!signature.every((pattern) => names.some((name) => pattern.test(name)))) continue;
       const [pattern] = signature as [RegExp];
       const count = names.filter((name) => pattern.test(name)).length;
-      return { architecture, evidence: `${count} tensor names match "${pattern.source}" (${architecture.name})` };
+      return {
+        architecture,
+        evidence: `${count} tensor names match "${pattern.source}" (${architecture.name})`,
+      };
     }
   }
   return null;

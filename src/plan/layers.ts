@@ -59,7 +59,9 @@ export function compileLayerRules(config: ResolvedConfig): LayerRules {
     })),
     exclude: values.exclude.map((source) => compile("exclude", source)),
     include: values.include.map((source) => compile("include", source)),
-    sensitivePatterns: values.sensitive_layer_patterns.map((source) => compile("sensitive_layer_patterns", source)),
+    sensitivePatterns: values.sensitive_layer_patterns.map((source) =>
+      compile("sensitive_layer_patterns", source),
+    ),
     sensitiveNames: new Map(values.sensitive_layer_names.map((name) => [name, { name, matched: 0 }])),
   };
 }
@@ -113,7 +115,8 @@ function decide(tensor: TensorInfo, name: string, rules: LayerRules, context: La
     return { spec: context.pinnedSpec(width.bits), reason: `${reason} bits`, pinned: true };
   }
   if (excluded !== null) return { spec: null, reason: `exclude "${excluded.pattern.source}"` };
-  if (rules.include.length > 0 && included === null) return { spec: null, reason: "include: no pattern matches" };
+  if (rules.include.length > 0 && included === null)
+    return { spec: null, reason: "include: no pattern matches" };
   if (named !== null) return { spec: null, reason: `sensitive_layer_names "${named}"` };
   if (sensitive !== null) {
     return { spec: null, reason: `sensitive_layer_patterns "${sensitive.pattern.source}"` };

@@ -1,9 +1,9 @@
 /**
  * What a model generates, from the names it carries.
  *
- * Evidence is `specific` (a name that means one modality) or `general` (a name that several share: the UNet of
- * Stable Diffusion also draws spectrograms). Where anything specific is found, general evidence is only shown.
- * The evidence that counts must agree; `code` is text of a narrower kind and agrees with it.
+ * Evidence is `specific` (a name that means one modality) or `general` (a name that several share: the UNet
+ * of Stable Diffusion also draws spectrograms). Where anything specific is found, general evidence is only
+ * shown. The evidence that counts must agree; `code` is text of a narrower kind and agrees with it.
  */
 import { ArrowQuantError } from "../errors.js";
 import type { Component } from "../tensor/info.js";
@@ -26,11 +26,23 @@ const rule = (pattern: RegExp, modality: Modality, strength: Strength = "specifi
 
 /** `_class_name` of model_index.json; the first match counts. */
 const PIPELINE_CLASSES: readonly ClassRule[] = [
-  rule(/^(?:AudioLDM|AudioDiffusion|DanceDiffusion|MusicLDM|StableAudio|SpectrogramDiffusion|ACEStep)/, "audio"),
-  rule(/^(?:Wan|LTX|HunyuanVideo|CogVideoX|Mochi|Allegro|Latte|AnimateDiff|TextToVideo|VideoToVideo)/, "video"),
-  rule(/^(?:StableVideo|I2VGenXL|PIA|Cosmos|EasyAnimate|SkyReels|ConsisID|SanaVideo|Kandinsky5[TI]2V)/, "video"),
+  rule(
+    /^(?:AudioLDM|AudioDiffusion|DanceDiffusion|MusicLDM|StableAudio|SpectrogramDiffusion|ACEStep)/,
+    "audio",
+  ),
+  rule(
+    /^(?:Wan|LTX|HunyuanVideo|CogVideoX|Mochi|Allegro|Latte|AnimateDiff|TextToVideo|VideoToVideo)/,
+    "video",
+  ),
+  rule(
+    /^(?:StableVideo|I2VGenXL|PIA|Cosmos|EasyAnimate|SkyReels|ConsisID|SanaVideo|Kandinsky5[TI]2V)/,
+    "video",
+  ),
   rule(/^(?:LLaDA|Dream(?!Booth)|MDLM|SEDD|BD3LM)/i, "text"),
-  rule(/^(?:StableDiffusion|StableCascade|LatentConsistency|LDM|Flux|Sana|PixArt|Lumina|HiDream|AuraFlow)/, "image"),
+  rule(
+    /^(?:StableDiffusion|StableCascade|LatentConsistency|LDM|Flux|Sana|PixArt|Lumina|HiDream|AuraFlow)/,
+    "image",
+  ),
   rule(/^(?:Kandinsky|Chroma|QwenImage|CogView|HunyuanDiT|HunyuanImage|IF|Wuerstchen|UnCLIP|DiT)/, "image"),
   rule(/^(?:ControlNet|Bria|ZImage|OmniGen|Amused|Marigold|PaintByExample|LEditsPP)/, "image"),
   rule(/^(?:DDPM|DDIM|PNDM|ScoreSdeVe|KarrasVe|ConsistencyModel)Pipeline$/, "image", "general"),
@@ -40,7 +52,10 @@ const PIPELINE_CLASSES: readonly ClassRule[] = [
 const COMPONENT_CLASSES: readonly ClassRule[] = [
   rule(/^(?:AudioLDM|StableAudio|MusicLDM|ACEStep|F5TTS|LongCatAudio)/, "audio"),
   rule(/^UNet1D/, "audio", "general"),
-  rule(/Transformer3DModel$|^UNet(?:3DCondition|SpatioTemporalCondition|Motion)Model$|^I2VGenXLUNet$/, "video"),
+  rule(
+    /Transformer3DModel$|^UNet(?:3DCondition|SpatioTemporalCondition|Motion)Model$|^I2VGenXLUNet$/,
+    "video",
+  ),
   rule(/^(?:WanVACE|CogVideoX|HunyuanVideo|Mochi|Allegro)/, "video"),
   rule(/^(?:LLaDA|Dream(?:Model|For)|MDLM|SEDD|BD3LM|DiffuLlama)/i, "text"),
   rule(/^(?:Flux|SD3|PixArt|DiT|Sana|AuraFlow|Lumina|HiDream|Chroma|QwenImage|CogView|HunyuanDiT)/, "image"),
@@ -48,7 +63,10 @@ const COMPONENT_CLASSES: readonly ClassRule[] = [
   rule(/^UNet2D(?:Condition)?Model$|Transformer2DModel$/, "image", "general"),
 ];
 
-/** What the tensor names of an architecture say; Latte and Open-Sora use the names of PixArt and DiT for video. */
+/**
+ * What the tensor names of an architecture say; Latte and Open-Sora use the names of PixArt and DiT for
+ * video.
+ */
 const ARCHITECTURE_MODALITIES: Readonly<Record<string, readonly [Modality, Strength]>> = {
   flux: ["image", "specific"],
   sd3: ["image", "specific"],
@@ -108,8 +126,8 @@ export interface NamedComponent {
 }
 
 /**
- * The modality of a model: `chosen` where it is set by hand, else what the evidence of the pipeline and of all
- * its components agrees on.
+ * The modality of a model: `chosen` where it is set by hand, else what the evidence of the pipeline and of
+ * all its components agrees on.
  * @param chosenBy where `chosen` was set, e.g. `flag --modality`
  * @throws `E_MODALITY` where there is no evidence, or evidence that disagrees
  */
@@ -126,7 +144,9 @@ export function detectModality(
   if (chosen !== null) {
     const other = found.filter((modality) => modality !== chosen && !isNarrower(chosen, modality));
     const warnings =
-      other.length === 0 ? [] : [`modality ${chosen} (${chosenBy}) although the model looks like ${other.join(", ")}`];
+      other.length === 0
+        ? []
+        : [`modality ${chosen} (${chosenBy}) although the model looks like ${other.join(", ")}`];
     return { modality: chosen, rule: chosenBy, evidence: [chosenBy, ...texts], warnings };
   }
   const [modality] = found;
@@ -155,7 +175,10 @@ function decide(counted: readonly Evidence[]): Modality[] {
   return [...found];
 }
 
-function collectEvidence(components: readonly NamedComponent[], pipelineClassName: string | null): Evidence[] {
+function collectEvidence(
+  components: readonly NamedComponent[],
+  pipelineClassName: string | null,
+): Evidence[] {
   const evidence: Evidence[] = [];
   const add = (found: ClassRule | undefined, text: string): void => {
     if (found !== undefined) evidence.push({ modality: found.modality, strength: found.strength, text });
@@ -195,14 +218,22 @@ function collectEvidence(components: readonly NamedComponent[], pipelineClassNam
 
 function collectConfigEvidence(component: Component): Evidence[] {
   const config = parseConfig(component);
-  const evidence: Evidence[] = CONFIG_FIELDS.filter(({ fields }) => fields.every((field) => isSet(config[field]))).map(
-    ({ fields, modality }) => ({ modality, strength: "general", text: `config ${fields.join(" and ")}` }),
-  );
+  const evidence: Evidence[] = CONFIG_FIELDS.filter(({ fields }) =>
+    fields.every((field) => isSet(config[field])),
+  ).map(({ fields, modality }) => ({
+    modality,
+    strength: "general",
+    text: `config ${fields.join(" and ")}`,
+  }));
   const modelType = config["model_type"];
   if (typeof modelType === "string") {
     const known = MODEL_TYPES.find(({ pattern }) => pattern.test(modelType));
     if (known !== undefined) {
-      evidence.push({ modality: known.modality, strength: known.strength, text: `config model_type ${modelType}` });
+      evidence.push({
+        modality: known.modality,
+        strength: known.strength,
+        text: `config model_type ${modelType}`,
+      });
     }
   }
   return evidence;
@@ -235,7 +266,9 @@ function isSet(value: unknown): boolean {
   return value !== undefined && value !== null && value !== false;
 }
 
-/** The component's config as an object; {} where there is none or it is not one, which only costs evidence. */
+/**
+ * The component's config as an object; {} where there is none or it is not one, which only costs evidence.
+ */
 function parseConfig({ configText }: Component): Record<string, unknown> {
   if (configText === null) return {};
   try {

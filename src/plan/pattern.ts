@@ -1,17 +1,17 @@
 /**
  * Regular expressions over tensor names, matched in time linear in the name whatever the pattern is.
  *
- * The engine's own RegExp backtracks: a pattern like `(\w+\.?)+$` can take hours on one name. These are run as
- * a nondeterministic automaton instead, all states at once (K. Thompson, "Regular Expression Search Algorithm",
- * CACM 11(6), 1968). Syntax and meaning are those of JavaScript without flags; what an automaton cannot do
- * (backreferences, lookbehind) is refused. Lookahead costs the name's length once more.
+ * The engine's own RegExp backtracks: a pattern like `(\w+\.?)+$` can take hours on one name. These are run
+ * as a nondeterministic automaton instead, all states at once (K. Thompson, "Regular Expression Search
+ * Algorithm", CACM 11(6), 1968). Syntax and meaning are those of JavaScript without flags; what an
+ * automaton cannot do (backreferences, lookbehind) is refused. Lookahead costs the name's length once more.
  */
 import { ArrowQuantError } from "../errors.js";
 
 /** Longer patterns are generated lists; several patterns or exact names do that better. */
 export const MAX_PATTERN_LENGTH = 512;
 /** Names of known models stay below 200 characters; the limit bounds the work of a hostile header. */
-export const MAX_NAME_LENGTH = 4096;
+export const MAX_NAME_LENGTH = 1024;
 /** Counted repetition multiplies states: `(a{999}){999}` is short text for a million of them. */
 const MAX_STATES = 5000;
 
@@ -160,7 +160,9 @@ function acceptUnit(text: string): (code: number) => boolean {
   }
   // A lone bracket or brace is itself outside of the `u` flag.
   const expression = new RegExp(`^${text === "]" || text === "{" || text === "}" ? `\\${text}` : text}$`);
-  const ascii = Uint8Array.from({ length: 128 }, (_, code) => Number(expression.test(String.fromCharCode(code))));
+  const ascii = Uint8Array.from({ length: 128 }, (_, code) =>
+    Number(expression.test(String.fromCharCode(code))),
+  );
   return (code) => (code < 128 ? ascii[code] === 1 : expression.test(String.fromCharCode(code)));
 }
 

@@ -50,7 +50,11 @@ export interface Strategy {
 }
 
 /** The strategy for a model of `modality` under `config`. Throws `E_CONFLICT` where nothing can give way. */
-export function chooseStrategy(modality: Modality, config: ResolvedConfig, calibration: Calibration): Strategy {
+export function chooseStrategy(
+  modality: Modality,
+  config: ResolvedConfig,
+  calibration: Calibration,
+): Strategy {
   const { values } = config;
   const bits = chooseBits(config);
   const method = chooseMethod(modality, bits.value, config, calibration);
@@ -150,10 +154,14 @@ function chooseMethod(
 
 function refuseUncalibrated(config: ResolvedConfig, method: string): ArrowQuantError {
   const rule = originRule(config, "method");
-  return new ArrowQuantError("E_CONFLICT", `method ${method} (${rule}) needs calibration, and there is none`, {
-    hint: "hqq is the best method without calibration; leave method out to have it chosen",
-    details: { method, origin: rule },
-  });
+  return new ArrowQuantError(
+    "E_CONFLICT",
+    `method ${method} (${rule}) needs calibration, and there is none`,
+    {
+      hint: "hqq is the best method without calibration; leave method out to have it chosen",
+      details: { method, origin: rule },
+    },
+  );
 }
 
 interface Storage {
@@ -184,7 +192,10 @@ function chooseStorage(config: ResolvedConfig): Storage {
     "E_CONFLICT",
     `super_group_size ${superGroupSize} (${superRule}) contradicts group_size ${groupSize} (${groupRule}): ` +
       `no group size from ${MIN_GROUP_SIZE} to ${groupSize} divides it`,
-    { hint: "give --group-size as well", details: { group_size: groupSize, super_group_size: superGroupSize } },
+    {
+      hint: "give --group-size as well",
+      details: { group_size: groupSize, super_group_size: superGroupSize },
+    },
   );
 }
 
@@ -204,7 +215,8 @@ function chooseActivations(
       ? { value: strategy.timeAware, rule: byStrategy(strategy.timeAware) }
       : { value: values.enable_time_aware, rule: originRule(config, "enable_time_aware") };
   // A profile's `true` allows what the modality asks for; its `false` forbids it.
-  const isLeft = values.enable_spatial === null || (values.enable_spatial && !isExplicit(config, "enable_spatial"));
+  const isLeft =
+    values.enable_spatial === null || (values.enable_spatial && !isExplicit(config, "enable_spatial"));
   const spatial: Choice<boolean> = isLeft
     ? { value: strategy.spatial, rule: byStrategy(strategy.spatial) }
     : { value: values.enable_spatial === true, rule: originRule(config, "enable_spatial") };

@@ -158,7 +158,7 @@ async function* readSpill(
 }
 
 /** Chunks of a quantized layer in order, as many at work at once as the reserved bytes allow. */
-async function* quantizeChunks(
+function quantizeChunks(
   source: LayerSource,
   spec: QuantSpec,
   grid: ChunkGrid,
@@ -179,18 +179,20 @@ async function* quantizeChunks(
     } as const;
     return session.run(task, [output], signal);
   });
-  let chunkIndex = 0;
-  for await (const { output, parts, sums, crc32, nonFinite } of replies) {
-    if (nonFinite !== null && context.onNonFinite === "error") throw nonFiniteError(source, nonFinite);
-    if (countsBytes) context.onBytes(layer.tensor.name, chunkSourceBytes(source, grid, chunkIndex));
-    const chunk = { chunkIndex, chunkCount: grid.chunkCount, buffer: output, parts, crc32, sums };
-    yield { chunk, nonFinite };
-    chunkIndex += 1;
-  }
+  return (async function* () {
+    let chunkIndex = 0;
+    for await (const { output, parts, sums, crc32, nonFinite } of replies) {
+      if (nonFinite !== null && context.onNonFinite === "error") throw nonFiniteError(source, nonFinite);
+      if (countsBytes) context.onBytes(layer.tensor.name, chunkSourceBytes(source, grid, chunkIndex));
+      const chunk = { chunkIndex, chunkCount: grid.chunkCount, buffer: output, parts, crc32, sums };
+      yield { chunk, nonFinite };
+      chunkIndex += 1;
+    }
+  })();
 }
 
 /** Chunks of a kept layer in order: the source's bytes, or float32 where a source scale applies. */
-async function* keepChunks(source: LayerSource, countsBytes: boolean): AsyncGenerator<StoredChunkOutput> {
+function keepChunks(source: LayerSource, countsBytes: boolean): AsyncGenerator<StoredChunkOutput> {
   const { context, layer, slabRows } = source;
   const { session, signal } = context;
   const grid = keptGrid(layer.tensor.shape, layer.storedDtype);
@@ -207,25 +209,28 @@ async function* keepChunks(source: LayerSource, countsBytes: boolean): AsyncGene
     } as const;
     return session.run(task, [output], signal);
   });
-  let chunkIndex = 0;
-  for await (const { output, byteLength, crc32 } of replies) {
-    if (countsBytes) context.onBytes(layer.tensor.name, chunkSourceBytes(source, grid, chunkIndex));
-    const parts = { data: { byteOffset: 0, byteLength } };
-    yield { chunkIndex, chunkCount: grid.chunkCount, buffer: output, parts, crc32, sums: null };
-    chunkIndex += 1;
-  }
+  return (async function* () {
+    let chunkIndex = 0;
+    for await (const { output, byteLength, crc32 } of replies) {
+      if (countsBytes) context.onBytes(layer.tensor.name, chunkSourceBytes(source, grid, chunkIndex));
+      const parts = { data: { byteOffset: 0, byteLength } };
+      yield { chunkIndex, chunkCount: grid.chunkCount, buffer: output, parts, crc32, sums: null };
+      chunkIndex += 1;
+    }
+  })();
 }
 
 function streamedOutcome(source: LayerSource, spec: QuantSpec): LayerOutcome {
   const sums = zeroSums();
   const grid = quantizedGrid(source.layer.tensor.shape, spec);
-  async function* chunks(): AsyncGenerator<StoredChunkOutput> {
-    for await (const { chunk } of quantizeChunks(source, spec, grid, true)) {
+  const quantized = quantizeChunks(source, spec, grid, true);
+  const chunks = (async function* () {
+    for await (const { chunk } of quantized) {
       addSums(sums, chunk.sums as ErrorSums);
       yield chunk;
     }
-  }
-  return quantizedOutcome(source, spec, sums, chunks(), []);
+  })();
+  return quantizedOutcome(source, spec, sums, chunks, []);
 }
 
 function quantizedOutcome(

@@ -32,8 +32,8 @@ export function batchSections(result: BatchResult): Section[] {
       title: "Jobs",
       columns: [
         { title: "#", align: "right" },
-        { title: "model" },
-        { title: "output", elastic: true },
+        { title: "model", elastic: true },
+        { title: "output", drop: 1 },
         { title: "status" },
         { title: "size", align: "right" },
         { title: "ratio", align: "right" },

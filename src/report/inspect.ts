@@ -188,12 +188,12 @@ const COLUMNS: readonly Column[] = [
   { title: "shape" },
   { title: "type" },
   { title: "size", align: "right" },
-  { title: "bits", align: "right" },
+  { title: "bits", align: "right", drop: 7 },
 ];
 const QUANTIZED_COLUMNS: readonly Column[] = [
   ...COLUMNS,
-  { title: "group", align: "right" },
-  { title: "method" },
+  { title: "group", align: "right", drop: 3 },
+  { title: "method", drop: 4 },
   ...METRIC_COLUMNS,
 ];
 

@@ -22,9 +22,9 @@ export const WORST_LAYERS = 10;
 export const METRIC_COLUMNS: readonly Column[] = [
   { title: "cosine", align: "right" },
   { title: "SQNR dB", align: "right" },
-  { title: "rel. RMSE", align: "right" },
-  { title: "gain", align: "right" },
-  { title: "largest error", align: "right" },
+  { title: "rel. RMSE", align: "right", drop: 1 },
+  { title: "gain", align: "right", drop: 5 },
+  { title: "largest error", align: "right", drop: 6 },
 ];
 
 export function metricCells(metrics: ErrorMetrics | null): string[] {
@@ -84,10 +84,10 @@ function layerRow(layer: LayerReport): string[] {
 
 const LAYER_COLUMNS: readonly Column[] = [
   { title: "layer", elastic: true },
-  { title: "shape" },
+  { title: "shape", drop: 4 },
   { title: "type" },
-  { title: "group", align: "right" },
-  { title: "method" },
+  { title: "group", align: "right", drop: 2 },
+  { title: "method", drop: 3 },
   ...METRIC_COLUMNS,
 ];
 

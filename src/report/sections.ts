@@ -14,6 +14,8 @@ export interface Column {
   readonly align?: "left" | "right";
   /** Gives way, in its middle, where a terminal is too narrow. At most one per table. */
   readonly elastic?: boolean;
+  /** Left out where a terminal is too narrow, the highest first; always shown without. */
+  readonly drop?: number;
 }
 
 export interface TableSection {

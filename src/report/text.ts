@@ -11,7 +11,9 @@ export interface TextStyle {
 
 const INDENT = "  ";
 const GAP = 2;
-/** An elastic column is never cut below this: less does not tell two layers apart. */
+/** An elastic column is not cut below this while there are columns to leave out instead. */
+const USUAL_ELASTIC_WIDTH = 32;
+/** And never below this: less does not tell two layers apart. */
 const MIN_ELASTIC_WIDTH = 16;
 
 const NO_BORDERS = {
@@ -40,28 +42,44 @@ function dim(text: string, style: TextStyle): string {
   return style.color ? `\u001b[2m${text}\u001b[22m` : text;
 }
 
-function fitElastic(columns: readonly Column[], rows: readonly string[][], width: number): string[][] {
+function widthOf(index: number, columns: readonly Column[], rows: readonly (readonly string[])[]): number {
+  return rows.reduce(
+    (widest, row) => Math.max(widest, (row[index] ?? "").length),
+    columns[index]?.title.length ?? 0,
+  );
+}
+
+/** Leaves columns out and shortens the elastic one until the table fits, as far as it may. */
+function fitTable(columns: readonly Column[], rows: readonly string[][], width: number): { columns: readonly Column[]; rows: string[][] } {
   const elastic = columns.findIndex((column) => column.elastic);
-  if (elastic < 0 || width === Infinity) return [...rows];
-  const widthOf = (index: number): number =>
-    rows.reduce(
-      (widest, row) => Math.max(widest, (row[index] ?? "").length),
-      columns[index]?.title.length ?? 0,
-    );
-  const others = columns.reduce((sum, _, index) => sum + (index === elastic ? 0 : widthOf(index) + GAP), 0);
-  const room = Math.max(MIN_ELASTIC_WIDTH, width - INDENT.length - others);
-  return rows.map((row) => row.map((cell, index) => (index === elastic ? truncateMiddle(cell, room) : cell)));
+  const widths = columns.map((_, index) => widthOf(index, columns, rows));
+  const others = widths.reduce((sum, own, index) => sum + (index === elastic ? 0 : own + GAP), INDENT.length);
+  const room = width - others;
+  const wanted = elastic < 0 ? 0 : Math.min(widths[elastic] as number, USUAL_ELASTIC_WIDTH);
+  const dropped = columns.reduce(
+    (highest, column, index) => ((column.drop ?? 0) > (columns[highest]?.drop ?? 0) ? index : highest),
+    0,
+  );
+  if (room < wanted && (columns[dropped]?.drop ?? 0) > 0) {
+    const kept = (_: unknown, index: number): boolean => index !== dropped;
+    return fitTable(columns.filter(kept), rows.map((row) => row.filter(kept)), width);
+  }
+  const most = Math.max(MIN_ELASTIC_WIDTH, room);
+  return {
+    columns,
+    rows: rows.map((row) => row.map((cell, index) => (index === elastic ? truncateMiddle(cell, most) : cell))),
+  };
 }
 
 function tableLines(table: TableSection, style: TextStyle): string[] {
-  const rows = fitElastic(
+  const { columns, rows } = fitTable(
     table.columns,
     table.rows.map((row) => row.map(printable)),
     style.width,
   );
   const drawn = new CliTable({
-    head: table.columns.map((column) => dim(column.title, style)),
-    colAligns: table.columns.map((column) => column.align ?? "left"),
+    head: columns.map((column) => dim(column.title, style)),
+    colAligns: columns.map((column) => column.align ?? "left"),
     chars: NO_BORDERS,
     style: { head: [], border: [], "padding-left": 0, "padding-right": 0 },
   });

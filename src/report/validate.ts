@@ -6,10 +6,10 @@ import { type Column, listSection, type Section, type TableSection } from "./sec
 
 const LAYER_COLUMNS: readonly Column[] = [
   { title: "layer", elastic: true },
-  { title: "shape" },
+  { title: "shape", drop: 4 },
   { title: "type" },
-  { title: "group", align: "right" },
-  { title: "method" },
+  { title: "group", align: "right", drop: 2 },
+  { title: "method", drop: 3 },
   ...METRIC_COLUMNS,
   { title: "threshold", align: "right" },
   { title: "result" },

@@ -10,7 +10,11 @@ describe.each(["edge", "local", "cloud"] as const)("the template for %s", (profi
     const text = await writeConfigTemplate(profile);
     const config = await resolveConfig({ file: { path: "quant.yaml", text } });
     expect(config.values).toEqual((await resolveConfig({ flags: { profile } })).values);
-    expect(listSettings(config).filter(({ source }) => source === "file").map(({ key }) => key)).toEqual(["profile"]);
+    expect(
+      listSettings(config)
+        .filter(({ source }) => source === "file")
+        .map(({ key }) => key),
+    ).toEqual(["profile"]);
   });
 
   it("names every key, and each line is valid once uncommented, with the value it has anyway", async () => {

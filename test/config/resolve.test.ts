@@ -39,7 +39,10 @@ describe("profiles", () => {
   });
 
   it("defaults are those of profile local, so naming it changes no value", async () => {
-    const [plain, named] = await Promise.all([resolveConfig(), resolveConfig({ flags: { profile: "local" } })]);
+    const [plain, named] = await Promise.all([
+      resolveConfig(),
+      resolveConfig({ flags: { profile: "local" } }),
+    ]);
     expect(named.values).toEqual(plain.values);
     const { configSchema } = await import("../../dist/config/schema.js");
     expect(plain.values).toEqual(configSchema.parse({}));
@@ -77,7 +80,10 @@ describe("precedence", () => {
         Object.entries(SHARED_KEYS).map(([key, value]) => [
           key,
           fc.record(
-            { flag: value, object: value, environment: value, file: value } as Record<string, fc.Arbitrary<unknown>>,
+            { flag: value, object: value, environment: value, file: value } as Record<
+              string,
+              fc.Arbitrary<unknown>
+            >,
             { requiredKeys: [] },
           ),
         ]),
@@ -91,14 +97,20 @@ describe("precedence", () => {
             .filter(([, sources]) => Object.hasOwn(sources, source))
             .map(([key, sources]) => [key, sources[source]]);
         const fileEntries = from("file");
-        const flags = from("flag").map(([key, value]): [string, unknown] => [key, asText ? String(value) : value]);
+        const flags = from("flag").map(([key, value]): [string, unknown] => [
+          key,
+          asText ? String(value) : value,
+        ]);
         const config = await resolveConfig({
           flags: Object.fromEntries([...flags, ["profile", profileName]]),
           config: Object.fromEntries(from("object")),
           environment: Object.fromEntries(
             from("environment").map(([key, value]) => [VARIABLES[key] as string, String(value)]),
           ),
-          file: { path: "dir/q.yaml", text: fileEntries.map(([key, value]) => `${key}: ${value}\n`).join("") },
+          file: {
+            path: "dir/q.yaml",
+            text: fileEntries.map(([key, value]) => `${key}: ${value}\n`).join(""),
+          },
         });
         const base = (await resolveConfig({ flags: { profile: profileName } })).values;
         for (const key of Object.keys(SHARED_KEYS) as SharedKey[]) {
@@ -128,13 +140,18 @@ describe("precedence", () => {
   });
 
   it("only keys that are given count", async () => {
-    const config = await resolveConfig({ flags: { bit_width: undefined }, environment: { ARROW_QUANT_BIT_WIDTH: "" } });
+    const config = await resolveConfig({
+      flags: { bit_width: undefined },
+      environment: { ARROW_QUANT_BIT_WIDTH: "" },
+    });
     expect(config.origins.bit_width.source).toBe("profile");
   });
 
   it("names both sides of a pair of flags", async () => {
     const on = await resolveConfig({ flags: { enable_spatial: true, preserve_gain: true, method: "mse" } });
-    const off = await resolveConfig({ flags: { enable_spatial: false, preserve_gain: false, method: "mse" } });
+    const off = await resolveConfig({
+      flags: { enable_spatial: false, preserve_gain: false, method: "mse" },
+    });
     expect(describeOrigin(on.origins.enable_spatial)).toBe("flag --enable-spatial");
     expect(describeOrigin(off.origins.enable_spatial)).toBe("flag --disable-spatial");
     expect(describeOrigin(off.origins.preserve_gain)).toBe("flag --no-preserve-gain");
@@ -188,11 +205,14 @@ describe("values as text", () => {
     expect((await resolveConfig({ file: { path: "q", text: `memory: ${text}` } })).values.memory).toBe(bytes);
   });
 
-  it.each(["512", "10KB", "1iB", "much", "-1GB", "1e9999", "99999999999TB"])("refuses memory %s", async (text) => {
-    const error = await refusal({ flags: { memory: text } });
-    expect(error.code).toBe("E_CONFIG");
-    expect(error.message).toContain(`--memory: "${text}" is not allowed`);
-  });
+  it.each(["512", "10KB", "1iB", "much", "-1GB", "1e9999", "99999999999TB"])(
+    "refuses memory %s",
+    async (text) => {
+      const error = await refusal({ flags: { memory: text } });
+      expect(error.code).toBe("E_CONFIG");
+      expect(error.message).toContain(`--memory: "${text}" is not allowed`);
+    },
+  );
 
   it.each([
     ["ARROW_QUANT_BIT_WIDTH", "four", "2, 4 or 8"],
@@ -217,7 +237,9 @@ describe("values as text", () => {
   });
 
   it("refuses an unknown ARROW_QUANT variable and leaves others alone", async () => {
-    const error = await refusal({ environment: { ARROW_QUANT_BITWIDTH: "4", ARROWQUANT_KERNELS: "x", PATH: "y" } });
+    const error = await refusal({
+      environment: { ARROW_QUANT_BITWIDTH: "4", ARROWQUANT_KERNELS: "x", PATH: "y" },
+    });
     expect(error.message).toBe("ARROW_QUANT_BITWIDTH: unknown variable: did you mean ARROW_QUANT_BIT_WIDTH?");
   });
 
@@ -337,7 +359,9 @@ describe("contradictions", () => {
     [{ fail_fast: true, min_accuracy: 0 }, "fail_fast", "min_accuracy"],
     [{ num_time_groups: 4, enable_time_aware: false }, "num_time_groups", "enable_time_aware"],
   ])("%j names both", async (settings, first, second) => {
-    const [one, two] = [first, second].map((key) => [key, (settings as Record<string, unknown>)[key]] as const);
+    const [one, two] = [first, second].map(
+      (key) => [key, (settings as Record<string, unknown>)[key]] as const,
+    );
     // From two sources, so that the message has to tell them apart.
     const error = await refusal({
       flags: { [one![0]]: one![1] },
@@ -345,7 +369,9 @@ describe("contradictions", () => {
     });
     expect(error.code).toBe("E_CONFLICT");
     expect(error.exitCode).toBe(2);
-    expect(error.message).toMatch(new RegExp(`^${first} .*\\(flag --\\S+\\) contradicts ${second} .*\\(file quant.yaml:2\\): `));
+    expect(error.message).toMatch(
+      new RegExp(`^${first} .*\\(flag --\\S+\\) contradicts ${second} .*\\(file quant.yaml:2\\): `),
+    );
     expect(error.hint).toMatch(/^drop /);
   });
 

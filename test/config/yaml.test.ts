@@ -38,7 +38,9 @@ describe("readYaml", () => {
   });
 
   it("names the key that stands twice, at its second place", () => {
-    expect(messages("bit_width: 2\nmethod: rtn\nbit_width: 4\n")).toEqual(["q.yaml:3:1: the key bit_width stands twice"]);
+    expect(messages("bit_width: 2\nmethod: rtn\nbit_width: 4\n")).toEqual([
+      "q.yaml:3:1: the key bit_width stands twice",
+    ]);
     expect(messages("layer_bit_widths:\n  a: 2\n  a: 4\n")).toEqual(["q.yaml:3:3: the key a stands twice"]);
   });
 
@@ -53,7 +55,7 @@ describe("readYaml", () => {
   it("refuses keys that are no text, without a word to the process", () => {
     const warn = vi.spyOn(process, "emitWarning");
     expect(messages("? [a, b]\n: 1\n4: 2\n")).toEqual([
-      'q.yaml:1:3: a key must be text, not [ a, b ]',
+      "q.yaml:1:3: a key must be text, not [a, b]",
       "q.yaml:3:1: a key must be text, not 4",
     ]);
     expect(warn).not.toHaveBeenCalled();
@@ -76,7 +78,12 @@ describe("readYaml", () => {
   it("refuses aliases that multiply", () => {
     const levels = ["a", "b", "c", "d", "e", "f", "g"];
     const text = levels
-      .map((name, level) => `${name}: &${name} [${Array(10).fill(level === 0 ? "x" : `*${levels[level - 1]}`).join(",")}]`)
+      .map(
+        (name, level) =>
+          `${name}: &${name} [${Array(10)
+            .fill(level === 0 ? "x" : `*${levels[level - 1]}`)
+            .join(",")}]`,
+      )
       .join("\n");
     expect(messages(text)[0]).toMatch(/alias count/i);
   });
@@ -85,7 +92,8 @@ describe("readYaml", () => {
     expect(messages("include: *nothing\n")[0]).toMatch(/nothing/);
   });
 
-  const indented = (levels: number): string => Array.from({ length: levels }, (_, i) => `${" ".repeat(i)}a:\n`).join("");
+  const indented = (levels: number): string =>
+    Array.from({ length: levels }, (_, i) => `${" ".repeat(i)}a:\n`).join("");
 
   // Given to the parser, some of these end the whole process, not only the parse.
   it.each([

@@ -43,6 +43,8 @@ export interface SourceTensor {
   bytes: Uint8Array;
   /** One, or one per row. */
   scales?: Float32Array;
+  /** One per column. */
+  importance?: Float32Array;
 }
 
 export function floatSource(weights: Float32Array, cols: number): SourceTensor {
@@ -58,7 +60,12 @@ function scaleMode(source: SourceTensor) {
   return source.scales.length === 1 ? "tensor" : "row";
 }
 
-function feed(source: SourceTensor, into: { source(n: number): Uint8Array; sourceScales(): Float32Array }, row: number, rowCount: number) {
+interface SlabReader {
+  source(rowCount: number): Uint8Array;
+  sourceScales(): Float32Array;
+}
+
+function feed(source: SourceTensor, into: SlabReader, row: number, rowCount: number): void {
   const rowBytes = (source.cols * DTYPES[source.dtype].bits) / 8;
   into.source(rowCount).set(source.bytes.subarray(row * rowBytes, (row + rowCount) * rowBytes));
   if (source.scales !== undefined) {
@@ -81,6 +88,7 @@ export function quantize(
     slabRows,
     dtype,
     sourceScale: scaleMode(source),
+    ...(source.importance === undefined ? {} : { importance: source.importance }),
   });
   for (let row = 0; row < rows; row += slabRows) {
     const rowCount = Math.min(slabRows, rows - row);

@@ -156,7 +156,7 @@ export function referenceSums(weights: ArrayLike<number>, rebuilt: ArrayLike<num
     sums.sourceNorm2 += w * w;
     sums.rebuiltNorm2 += v * v;
     sums.errorNorm2 += (w - v) ** 2;
-    sums.maxAbsError = Math.max(sums.maxAbsError, Math.abs(f32(w - v)));
+    sums.maxAbsError = Math.max(sums.maxAbsError, Math.abs(w - v));
   }
   return sums;
 }

@@ -94,6 +94,17 @@ describe("tables", () => {
     expect(renderText(null, sections, wide)).toContain(name);
   });
 
+  it("leave out columns before names become too short, the least important first", () => {
+    for (const [width, gone] of [[100, /largest error/], [72, /method/]] as const) {
+      const long = { ...quantizeResult, layers: quantizeResult.layers.map((one) => ({ ...one, name: `blocks.17.attn1.to_q.${one.name}.weight` })) };
+      const lines = renderText(null, quantizeSections(long, "worst"), { color: false, width }).split("\n");
+      const head = lines.find((line) => line.startsWith("  layer")) as string;
+      expect(head).toContain("cosine");
+      expect(head).not.toMatch(gone);
+      expect(head.length).toBeLessThanOrEqual(width);
+    }
+  });
+
   it("align numbers on the right", () => {
     const lines = renderText(
       null,

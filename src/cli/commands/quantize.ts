@@ -51,7 +51,7 @@ async function run({ args, flags, settings, terminal, signal }: Invocation): Pro
         force: flags["force"] === true,
         signal,
         onProgress: (event) => {
-          progress.label(event.component === "" ? "quantizing" : event.component);
+          progress.label(`quantizing ${event.component}`.trimEnd());
           progress.update(event);
         },
       },
