@@ -1,4 +1,5 @@
 /** Entry of both builds (asconfig.json): what TypeScript calls. */
+export { addRowSums } from "./metrics";
 export { packRow, unpackRow } from "./pack";
 export { compareRows, convertRows, rebuildRows } from "./rebuild";
 export { tileBytes } from "./tile";

@@ -121,22 +121,24 @@ export function errorsOfZeroPoints(
 }
 
 /**
- * Sums 0 … 5, with x = q − z: Σ v·r², Σ v·x·r, Σ v·x², Σ v·r, Σ v·x, Σ v. What a weighted least-squares fit of scale
- * and offset to the codes needs: w = s·(x + r).
+ * With x = q − z and r = w/s − x: sum 0 is Σ v·(w − x·s)², as a reader rebuilds it, sums 1 … 5 are Σ v·x·r, Σ v·x²,
+ * Σ v·r, Σ v·x, Σ v: what a weighted least-squares fit of scale and offset to the codes needs. `inv` is 1/s, or 0.
  */
-export function moments(weights: usize, importances: usize, n: i32, inv: f32, z: f32, largest: f32): void {
+export function moments(
+  weights: usize, importances: usize, n: i32, s: f32, inv: f32, z: f32, largest: f32,
+): void {
   if (ASC_FEATURE_SIMD) {
     const end = weights + (<usize>n << 2);
-    const invs = f32x4.splat(inv), zs = f32x4.splat(z), ls = f32x4.splat(largest);
-    let rr = f32x4.splat(0), xr = f32x4.splat(0), xx = f32x4.splat(0);
+    const ss = f32x4.splat(s), invs = f32x4.splat(inv), zs = f32x4.splat(z), ls = f32x4.splat(largest);
+    let ee = f32x4.splat(0), xr = f32x4.splat(0), xx = f32x4.splat(0);
     let r1 = f32x4.splat(0), x1 = f32x4.splat(0), v1 = f32x4.splat(0);
     do {
-      const v = v128.load(importances);
-      const t = f32x4.add(f32x4.mul(v128.load(weights), invs), zs);
+      const w = v128.load(weights), v = v128.load(importances);
+      const t = f32x4.add(f32x4.mul(w, invs), zs);
       const q = f32x4.nearest(f32x4.pmin(ls, f32x4.pmax(f32x4.splat(0), t)));
       const r = f32x4.sub(t, q), x = f32x4.sub(q, zs);
-      const vx = f32x4.mul(x, v);
-      rr = f32x4.add(rr, f32x4.mul(f32x4.mul(r, r), v));
+      const e = f32x4.sub(w, f32x4.mul(x, ss)), vx = f32x4.mul(x, v);
+      ee = f32x4.add(ee, f32x4.mul(f32x4.mul(e, e), v));
       xr = f32x4.add(xr, f32x4.mul(vx, r));
       xx = f32x4.add(xx, f32x4.mul(vx, x));
       r1 = f32x4.add(r1, f32x4.mul(r, v));
@@ -145,7 +147,7 @@ export function moments(weights: usize, importances: usize, n: i32, inv: f32, z:
       weights += 16;
       importances += 16;
     } while (weights < end);
-    setSum(0, rr);
+    setSum(0, ee);
     setSum(1, xr);
     setSum(2, xx);
     setSum(3, r1);
@@ -155,21 +157,21 @@ export function moments(weights: usize, importances: usize, n: i32, inv: f32, z:
     const end = <usize>n << 2;
     // One lane after the other: six sums in four lanes at once do not fit in registers. `sums` holds lanes 0 … so far.
     for (let lane: usize = 0; lane < 16; lane += 4) {
-      let rr: f32 = 0, xr: f32 = 0, xx: f32 = 0, r1: f32 = 0, x1: f32 = 0, v1: f32 = 0;
+      let ee: f32 = 0, xr: f32 = 0, xx: f32 = 0, r1: f32 = 0, x1: f32 = 0, v1: f32 = 0;
       for (let i = lane; i < end; i += 16) {
-        const v = load<f32>(importances + i);
-        const t = load<f32>(weights + i) * inv + z;
+        const w = load<f32>(weights + i), v = load<f32>(importances + i);
+        const t = w * inv + z;
         const q = nearest(clamp(t, 0, largest));
         const r = t - q, x = q - z;
-        const vx = x * v;
-        rr += r * r * v;
+        const e = w - x * s, vx = x * v;
+        ee += e * e * v;
         xr += vx * r;
         xx += vx * x;
         r1 += r * v;
         x1 += vx;
         v1 += v;
       }
-      addLane(0, rr, lane);
+      addLane(0, ee, lane);
       addLane(1, xr, lane);
       addLane(2, xx, lane);
       addLane(3, r1, lane);

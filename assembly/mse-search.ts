@@ -16,7 +16,7 @@ const LEAST_LARGEST: f32 = 7.888609052210118e-31;
 
 /**
  * What is better than rtn must be better by this much of its error, 2^−12: above what float32 sums of up to 1024
- * squares and t = w·(1/s) for w/s can be off by, so that nothing is ever worse.
+ * squares, and w·(1/s) for w/s beside the middle between two codes, can be off by, so that nothing is ever worse.
  */
 const LEAST_IMPROVEMENT: f64 = 0.000244140625;
 
@@ -140,12 +140,10 @@ function loadUnit(tile: Tile, first: i32, end: i32, rowImportances: usize): bool
   return true;
 }
 
-/** Σ v·(w − ŵ)² of group k under scale `s` and zero point `z`. */
-// @ts-ignore: decorator
-@inline
-function errorOfGroup(k: i32, n: i32, s: f32, z: f32): f32 {
-  moments(weightsOf(k), importancesOf(k), n, s == 0 ? 0 : 1 / s, z, largest);
-  return sumOf(0) * (s * s);
+/** Moments of group k under scale `s` and zero point `z`; their Σ v·(w − ŵ)². */
+function fitGroup(k: i32, n: i32, s: f32, z: f32): f32 {
+  moments(weightsOf(k), importancesOf(k), n, s, s == 0 ? 0 : 1 / s, z, largest);
+  return sumOf(0);
 }
 
 /** What an error must be below: the unit's error as rtn has it stored, less the least improvement. */
@@ -153,7 +151,7 @@ function errorToBeat(tile: Tile, first: i32, end: i32): f64 {
   let error: f64 = 0;
   for (let g = first; g < end; ++g) {
     const s = load<f32>(at(tile.scales, g)) * unitFactor;
-    error += <f64>errorOfGroup(g - first, paddedSize(tile, g), s, load<f32>(at(tile.zeroPoints, g)));
+    error += <f64>fitGroup(g - first, paddedSize(tile, g), s, load<f32>(at(tile.zeroPoints, g)));
   }
   return error * (1 - LEAST_IMPROVEMENT);
 }
@@ -240,7 +238,7 @@ function resetSteps(tile: Tile): void {
 function sweepZeroPoint(tile: Tile, k: i32, n: i32, s: f32): void {
   const d = load<f32>(at(zeroPointSteps, k));
   if (tile.symmetric) {
-    bestError = errorOfGroup(k, n, s, d);
+    bestError = fitGroup(k, n, s, d);
     return;
   }
   const d1 = clamp(d - 1, leastStep, mostStep), d2 = clamp(d + 1, leastStep, mostStep);
@@ -278,21 +276,23 @@ function sweepScaleCode(k: i32, n: i32, superScale: f32, most: f32): void {
   store<f32>(at(scaleCodes, k), best);
 }
 
-/** Weighted least-squares scale of the super-group for the codes that its present one leads to. */
-function refitSuperScale(tile: Tile, first: i32, end: i32, superScale: f32): f32 {
+/** The super-group's error with its present codes, and the scale that fits them better, as `refittedScale`. */
+let refittedScale: f32 = 0;
+function fitSuper(tile: Tile, first: i32, end: i32, superScale: f32): f64 {
+  let error: f64 = 0;
   let xr: f64 = 0;
   let xx: f64 = 0;
   for (let g = first; g < end; ++g) {
     const k = g - first;
     const c = load<f32>(at(scaleCodes, k));
-    const z = load<f32>(at(zeroPointSteps, k)) * step;
-    moments(weightsOf(k), importancesOf(k), paddedSize(tile, g), 1 / (superScale * c), z, largest);
+    error += <f64>fitGroup(k, paddedSize(tile, g), superScale * c, load<f32>(at(zeroPointSteps, k)) * step);
     const c2 = <f64>c * <f64>c;
     xr += c2 * <f64>sumOf(1);
     xx += c2 * <f64>sumOf(2);
   }
-  const refitted = xx > 0 ? <f32>(<f64>superScale * (1 + xr / xx)) : superScale;
-  return refitted > 0 ? refitted : superScale;
+  refittedScale = xx > 0 ? <f32>(<f64>superScale * (1 + xr / xx)) : superScale;
+  if (!(refittedScale > 0)) refittedScale = superScale;
+  return error;
 }
 
 /** Stores the present scale code and zero point of the unit's groups in the tile. */
@@ -332,20 +332,19 @@ export function searchSuper(tile: Tile, superIndex: i32, first: i32, end: i32, r
     store<f32>(at(scaleCodes, k), roundClamp(load<f32>(at(scales, k)) / superScale, 1, most));
   }
   for (let round = 0; ; ) {
-    let error: f64 = 0;
     for (let g = first; g < end; ++g) {
       const k = g - first;
       const n = paddedSize(tile, g);
       sweepZeroPoint(tile, k, n, superScale * load<f32>(at(scaleCodes, k)));
       sweepScaleCode(k, n, superScale, most);
-      error += <f64>bestError;
     }
+    const error = fitSuper(tile, first, end, superScale);
     if (error < least) {
       least = error;
       storeSuper(tile, superIndex, first, end, superScale);
     }
     if (++round == ROUNDS) break;
-    superScale = refitSuperScale(tile, first, end, superScale);
+    superScale = refittedScale;
     if (!tile.symmetric && tile.zeroPointBits == 0) refineSteps(end - first);
   }
 }
@@ -372,18 +371,15 @@ export function searchGroup(tile: Tile, group: i32, rowImportances: usize): void
   bestScale = started;
   tryFactors(0, n, started, z, 0.97, 1.03, 0.94, 1.06);
   let s = bestScale;
-  let bestZ = z;
-  let bestD = d;
+  let bestZ: f32 = 0;
+  let bestD: f32 = 0;
   for (let refit = 0; ; ++refit) {
-    moments(weights, importances, n, s == 0 ? 0 : 1 / s, z, largest);
-    if (refit > 0) {
-      const error = sumOf(0) * (s * s);
-      if (!(error < bestError)) break;
-      bestError = error;
-      bestScale = s;
-      bestZ = z;
-      bestD = d;
-    }
+    const error = fitGroup(0, n, s, z);
+    if (refit > 0 && !(error < bestError)) break;
+    bestError = error;
+    bestScale = s;
+    bestZ = z;
+    bestD = d;
     if (refit == REFITS) break;
     const xr = <f64>sumOf(1), xx = <f64>sumOf(2), r1 = <f64>sumOf(3), x1 = <f64>sumOf(4), v1 = <f64>sumOf(5);
     let scaleChange: f64 = xx > 0 ? xr / xx : 0;

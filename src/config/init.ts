@@ -1,6 +1,6 @@
 /** What `config init` writes. */
 import { describeAllowed } from "./problem.js";
-import { CONFIG_KEYS, configJsonSchema, PROFILE_NAMES } from "./schema.js";
+import { CONFIG_KEYS, configJsonSchema, type PROFILE_NAMES } from "./schema.js";
 import { readProfile } from "./profile.js";
 
 export type ProfileName = (typeof PROFILE_NAMES)[number];

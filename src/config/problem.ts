@@ -71,8 +71,9 @@ export function showValue(value: unknown): string {
 export function describeUnknownKey(key: string): { sentence: string; allowed: string } {
   const likely = suggest(key, CONFIG_KEYS);
   const allowed = CONFIG_KEYS.join(", ");
+  const rest = likely === null ? `the keys are ${allowed}` : `did you mean "${likely}"?`;
   return {
-    sentence: `unknown key ${showValue(key)}: ${likely === null ? `the keys are ${allowed}` : `did you mean "${likely}"?`}`,
+    sentence: `unknown key ${showValue(key)}: ${rest}`,
     allowed,
   };
 }

@@ -45,7 +45,7 @@ export function parseFlag(key: ConfigKey, value: unknown): unknown {
   return LIST_KEYS.has(key) ? [value] : parseSetting(key, value);
 }
 
-/** The mapping that `["PATTERN=BITS", …]` means; what is not of that form stays, for the schema to refuse. */
+/** The mapping that `["PATTERN=BITS", …]` means; what is not of that form stays, to be refused. */
 function parseLayerBits(value: unknown): unknown {
   const texts = typeof value === "string" ? [value] : value;
   if (!Array.isArray(texts)) return value;

@@ -16,6 +16,8 @@ export interface KernelExports {
   readonly quantizeRowsR2q: QuantizeRows;
   packRow(src: number, dst: number, n: number, bits: number): void;
   unpackRow(src: number, dst: number, n: number, bits: number): void;
+  /** Adds the five error sums of one row of `n` float32. */
+  addRowSums(weights: number, rebuilt: number, n: number, sums: number): void;
   convertRows(tilePtr: number, rowCount: number): void;
   rebuildRows(tilePtr: number, rowCount: number): void;
   /** −1, or the row of the slab that holds a weight which cannot be quantized. */

@@ -19,9 +19,9 @@ export interface PlanInput {
 
 /**
  * One plan per component, in order, from headers alone.
- * @throws `E_MODALITY` where the modality is neither set nor evident; `E_PATTERN` for a pattern that is no regular
- *   expression or that matches no tensor of any component; `E_NOTHING` where every tensor would be kept;
- *   `E_CONFLICT` for settings that cannot be met
+ * @throws `E_MODALITY` where the modality is neither set nor evident; `E_PATTERN` for a pattern that is no
+ *   regular expression or that matches no tensor of any component; `E_NOTHING` where every tensor would be
+ *   kept; `E_CONFLICT` for settings that cannot be met
  */
 export function planComponents({
   components,

@@ -85,7 +85,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
     name: "text-encoder",
     componentNames: /^(?:text_encoder|image_encoder|prior_text_encoder)(?:_\d+)?$/,
     classNames:
-      /^(?:CLIP|T5|UMT5|MT5|ByT5|Llama|Gemma|Qwen\d|Mistral|ChatGLM|Clap|Roberta|XLMRoberta|Bert|Siglip|GPT2)/,
+      /^(?:CLIP|T5|UMT5|MT5|ByT5|Llama|Gemma|Qwen\d|Mistral|ChatGLM|Clap|(?:XLM)?Roberta|Bert|Siglip)/,
     signatures: [[/^text_model\.encoder\.layers\./], [/^encoder\.block\.\d+\.layer\./, /^shared\./]],
     keeps: [
       ...COMMON,

@@ -3,7 +3,7 @@
  * speaks decides:
  *
  * 1. Always kept: fewer than two dimensions, no elements, no float type.
- * 2. `layer_bit_widths`: the first pattern that matches; a width un-keeps whatever the rules below would keep.
+ * 2. `layer_bit_widths`: the first pattern that matches; a width un-keeps what the rules below would keep.
  * 3. `exclude` keeps.
  * 4. `include`, where given: what no pattern matches is kept. It does not un-keep what the rules below keep.
  * 5. `sensitive_layer_names`, `sensitive_layer_patterns` keep.

@@ -288,7 +288,8 @@ function refuseModality(
     ...(pipelineClassName === null ? [] : [`pipeline ${pipelineClassName}`]),
     ...components.map(({ component }) => {
       const first = component.tensors[0]?.name;
-      const tensors = `${component.tensors.length} tensors${first === undefined ? "" : ` such as "${first}"`}`;
+      const example = first === undefined ? "" : ` such as "${first.slice(0, 100)}"`;
+      const tensors = `${component.tensors.length} tensors${example}`;
       return `component "${component.name}" (${component.className ?? "no class name"}, ${tensors})`;
     }),
   ];

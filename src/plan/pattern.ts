@@ -34,10 +34,34 @@ type Tree =
 type State =
   | { op: "unit"; accepts: (code: number) => boolean }
   | { op: "assertion"; assertion: Assertion }
-  | { op: "lookahead"; states: State[]; negative: boolean }
+  | { op: "lookahead"; program: Program; negative: boolean }
   /** Goes on at both targets. */
   | { op: "split"; first: number; second: number }
   | { op: "match" };
+
+/** States with the room to run them in: a test allocates nothing per character. */
+interface Program {
+  readonly states: readonly State[];
+  /** Per state, the stamp of the position at which it was last entered. */
+  readonly entered: Float64Array;
+  /** States to enter at this position, a stack: the ones carried over, the start, two of each split. */
+  pending: Int32Array;
+  /** States to enter at the next. */
+  following: Int32Array;
+  /** Of the position; grows over all runs, so that `entered` is never cleared. */
+  stamp: number;
+}
+
+function createProgram(states: readonly State[]): Program {
+  const room = 3 * states.length + 1;
+  return {
+    states,
+    entered: new Float64Array(states.length),
+    pending: new Int32Array(room),
+    following: new Int32Array(room),
+    stamp: 0,
+  };
+}
 
 /**
  * A pattern ready to test names.
@@ -63,6 +87,7 @@ export function compilePattern(source: string, setting: string): NamePattern {
   const states: State[] = [];
   emit(parser.parseChoice(), states, refuse);
   states.push({ op: "match" });
+  const program = createProgram(states);
   return {
     source,
     test(name) {
@@ -73,7 +98,7 @@ export function compilePattern(source: string, setting: string): NamePattern {
           { details: { name: name.slice(0, 100), length: name.length, limit: MAX_NAME_LENGTH } },
         );
       }
-      return new Run(name).matches(states, 0, true);
+      return new Run(name).matches(program, 0, true);
     },
   };
 }
@@ -180,7 +205,7 @@ function emit(tree: Tree, states: State[], refuse: (reason: string) => ArrowQuan
       const inner: State[] = [];
       emit(tree.tree, inner, refuse);
       inner.push({ op: "match" });
-      states.push({ op: "lookahead", states: inner, negative: tree.negative });
+      states.push({ op: "lookahead", program: createProgram(inner), negative: tree.negative });
       return;
     }
     case "sequence":
@@ -235,46 +260,54 @@ class Run {
     this.name = name;
   }
 
-  /** Whether `states` match from `start`, or (`anywhere`) from any later position too. */
-  matches(states: readonly State[], start: number, anywhere: boolean): boolean {
+  /** Whether `program` matches from `start`, or (`anywhere`) from any later position too. */
+  matches(program: Program, start: number, anywhere: boolean): boolean {
     const { name } = this;
-    // The position at which a state was last entered, plus one.
-    const entered = new Uint32Array(states.length);
-    let current: number[] = [];
+    const { states, entered } = program;
+    let followingCount = 0;
     for (let position = start; ; position++) {
-      const next: number[] = [];
-      const pending = current;
-      if (anywhere || position === start) pending.push(0);
-      while (pending.length > 0) {
-        const index = pending.pop() as number;
-        if (entered[index] === position + 1) continue;
-        entered[index] = position + 1;
+      const { pending: following, following: pending } = program;
+      program.pending = pending;
+      program.following = following;
+      program.stamp += 1;
+      let pendingCount = followingCount;
+      followingCount = 0;
+      if (anywhere || position === start) pending[pendingCount++] = 0;
+      while (pendingCount > 0) {
+        const index = pending[--pendingCount] as number;
+        if (entered[index] === program.stamp) continue;
+        entered[index] = program.stamp;
         const state = states[index] as State;
         switch (state.op) {
           case "match":
             return true;
           case "unit":
-            if (position < name.length && state.accepts(name.charCodeAt(position))) next.push(index + 1);
+            if (position < name.length && state.accepts(name.charCodeAt(position))) {
+              following[followingCount++] = index + 1;
+            }
             break;
           case "split":
-            pending.push(state.first, state.second);
+            pending[pendingCount++] = state.first;
+            pending[pendingCount++] = state.second;
             break;
           case "assertion":
-            if (this.holds(state.assertion, position)) pending.push(index + 1);
+            if (this.holds(state.assertion, position)) pending[pendingCount++] = index + 1;
             break;
           case "lookahead":
-            if (this.looksAhead(state, position) !== state.negative) pending.push(index + 1);
+            if (this.looksAhead(state, position) !== state.negative) pending[pendingCount++] = index + 1;
         }
       }
-      if (position >= name.length || (next.length === 0 && !anywhere)) return false;
-      current = next;
+      if (position >= name.length || (followingCount === 0 && !anywhere)) return false;
     }
   }
 
   private looksAhead(state: Extract<State, { op: "lookahead" }>, position: number): boolean {
     let known = this.known.get(state);
-    if (known === undefined) this.known.set(state, (known = new Uint8Array(this.name.length + 1)));
-    if (known[position] === 0) known[position] = this.matches(state.states, position, false) ? 2 : 1;
+    if (known === undefined) {
+      known = new Uint8Array(this.name.length + 1);
+      this.known.set(state, known);
+    }
+    if (known[position] === 0) known[position] = this.matches(state.program, position, false) ? 2 : 1;
     return known[position] === 2;
   }
 

@@ -142,7 +142,8 @@ function chooseMethod(
   const chosen = methods[bits];
   const missing = calibratedMethod !== null && calibration === null ? ", no calibration" : "";
   if (symmetric) {
-    const rule = `strategy ${modality}: rtn, as ${chosen} has no symmetric codes (${originRule(config, "symmetric")})`;
+    const origin = originRule(config, "symmetric");
+    const rule = `strategy ${modality}: rtn, as ${chosen} has no symmetric codes (${origin})`;
     return { value: "rtn", rule };
   }
   if (chosen === "r2q" && scale_bits === "none") {

@@ -11,7 +11,7 @@ import { openModel } from "../formats/open.js";
 import { wasWrittenByUs } from "../formats/parquet/reader.js";
 import { OutputTarget } from "../io/output.js";
 import { assertUnchanged } from "../io/unchanged.js";
-import { planComponent } from "../plan/component.js";
+import { planComponents } from "../plan/component.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import { estimateSizes } from "../plan/size.js";
 import type { Component, Model } from "../tensor/info.js";
@@ -120,9 +120,12 @@ async function prepareModel(job: Pick<QuantizeJob, "input" | "config">): Promise
     ...(variant === null ? {} : { variant }),
     ...(components === null ? {} : { components }),
   });
-  const plans = model.components.map((component) =>
-    planComponent({ component, pipelineClassName: model.pipelineClassName, config, calibration: null }),
-  );
+  const plans = planComponents({
+    components: model.components,
+    pipelineClassName: model.pipelineClassName,
+    config,
+    calibration: null,
+  });
   const sizes = estimateSizes(plans);
   const plan: QuantizePlan = {
     input: job.input,

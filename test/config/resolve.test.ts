@@ -313,7 +313,8 @@ describe("problems", () => {
   it("a pattern that is a bare number would lose its place, and is refused", async () => {
     const error = await refusal({ file: { path: "q.yaml", text: "layer_bit_widths:\n  b: 4\n  12: 8\n" } });
     expect(error.message).toBe(
-      'q.yaml:3:7: layer_bit_widths: the pattern "12" is a bare number, whose place in the order is lost: write (12)',
+      'q.yaml:3:7: layer_bit_widths: the pattern "12" is a bare number, ' +
+        "whose place in the order is lost: write (12)",
     );
     const { values } = await resolveConfig({
       file: { path: "q.yaml", text: "layer_bit_widths:\n  b: 4\n  (12): 8\n  a: none" },

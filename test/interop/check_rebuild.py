@@ -48,7 +48,9 @@ def compare_rebuilt(
     problems: list[str] = []
     zero_signs: list[tuple[str, int]] = []
     entries = {entry.name: entry for entry in list_entries([expected])}
-    names = [tensor.name for tensor in tensors]
+    # Exports stand by falling element size, so that each tensor is aligned to its own type; otherwise in file order.
+    ordered = sorted(tensors, key=lambda t: -as_exported(t.values).dtype.itemsize) if same_order else tensors
+    names = [tensor.name for tensor in ordered]
     if (names if same_order else sorted(names)) != (
         list(entries) if same_order else sorted(entries)
     ):

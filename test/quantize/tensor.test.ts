@@ -37,11 +37,12 @@ describe("quantizeTensor", () => {
 
   it("goes slab by slab through tensors larger than a slab", () => {
     const weights = gaussians(300 * 2000, 2);
-    const found = quantizeTensor(weights, { shape: [300, 2000], method: "rtn", bits: 8, groupSize: 64 });
+    const float = { scaleBits: null, zeroPointBits: null };
+    const found = quantizeTensor(weights, { shape: [300, 2000], method: "rtn", bits: 8, groupSize: 64, ...float });
     const rebuilt = rebuildTensor(found);
     const worst = weights.reduce((most, w, i) => Math.max(most, Math.abs(w - (rebuilt[i] as number))), 0);
     expect(worst).toBe(found.metrics.maxAbsError);
-    expect(worst).toBeLessThan(0.003);
+    expect(worst).toBeLessThan(0.0015);
   });
 
   it.each<[string, () => unknown, string, RegExp]>([

@@ -152,7 +152,8 @@ export function splitBinaries(pages: Uint8Array, chunk: ColumnChunk, hasLevels: 
       reader.position += 4;
       return length;
     };
-    reader.position += isV1 && hasLevels ? readLength() : page.levelBytes;
+    const levelBytes = isV1 && hasLevels ? readLength() : page.levelBytes;
+    reader.position += levelBytes;
     for (let index = 0; index < page.valueCount; index++) {
       const length = readLength();
       if (reader.position + length > end) reader.fail(`a value of ${length} bytes does not fit its page`);

@@ -146,7 +146,7 @@ async function readBulk(
   what: string,
 ): Promise<Uint8Array[]> {
   const start = locateChunk(chunk, source, what);
-  const pages = Buffer.allocUnsafeSlow(chunk.compressedBytes);
+  const pages = new Uint8Array(Buffer.allocUnsafeSlow(chunk.compressedBytes).buffer);
   await readExactly(source.file, pages, start);
   const values = splitBinaries(pages, chunk, column.nullable, what);
   if (values.length !== rowCount) {

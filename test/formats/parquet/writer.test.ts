@@ -37,6 +37,11 @@ async function rowGroups(bytes: Uint8Array): Promise<{ numRows: number; totalByt
     .map((group) => ({ numRows: group.numRows(), totalByteSize: group.totalByteSize() }));
 }
 
+/** Large data is compared apart: a matcher would go through it byte by byte. */
+function withoutData({ data, ...rest }: NativeRow) {
+  return { ...rest, byteLength: data.length };
+}
+
 describe("rows", () => {
   test("come back as they were written, whatever they hold and however they were cut", async () => {
     await fc.assert(
@@ -83,7 +88,7 @@ describe("rows", () => {
   });
 
   test("may have their buffers reused once their write has resolved", async () => {
-    const rows = [int4Row("a"), int4Row("b", 300, 512), keptRow("c", 700_000), int4Row("d")];
+    const rows = [int4Row("a"), int4Row("b", 300, 512), keptRow("c", 1_500_000), int4Row("d"), keptRow("e", 9000)];
     const lent = rows.map((row): MutableRow => ({
       ...row,
       data: row.data.slice(),
@@ -100,7 +105,9 @@ describe("rows", () => {
       row.scales?.fill(-1);
     }
     await writer.finish();
-    expect(await readRows(Buffer.concat(pieces))).toEqual(rows);
+    const read = await readRows(Buffer.concat(pieces));
+    expect(read.map(withoutData)).toEqual(rows.map(withoutData));
+    expect(read.every(({ data }, index) => Buffer.compare(data, rows[index]?.data ?? data.subarray(1)) === 0)).toBe(true);
   });
 });
 
@@ -131,7 +138,7 @@ describe("the file", () => {
   test("carries its metadata in the given order, as file-level keys, and nothing else", async () => {
     const bytes = await writeRows([keptRow("a")]);
     const footer = bytes.subarray(bytes.length - 8 - bytes.readUInt32LE(bytes.length - 8)).toString("utf8");
-    const positions = [...METADATA].map(([key, value]) => footer.indexOf(key) + 0 * value.length);
+    const positions = [...METADATA.keys()].map((key) => footer.indexOf(key));
     expect(positions).toEqual(positions.toSorted((a, b) => a - b));
     const file = await library.ParquetFile.fromFile(new Blob([bytes]));
     const { keyValueMetadata, createdBy, version } = {

@@ -92,8 +92,10 @@ describe.each(KERNEL_BUILDS)("hqq, %s", (build) => {
     let close = 0;
     for (let row = 0; row < 400; row++) {
       const steps = definition(values.subarray(row * groupSize, (row + 1) * groupSize), bits);
-      const best = steps.reduce((a, b) => (b.error < a.error ? b : a));
-      if (Math.abs(best.z - (found.zeroPoints as Float32Array)[row]!) < 1e-4) close += 1;
+      // The last steps err alike; float32 may prefer the step before.
+      const least = Math.min(...steps.map(({ error }) => error)) * 1.0001;
+      const z = found.zeroPoints?.[row] as number;
+      if (steps.some((step) => Math.abs(step.z - z) < 1e-4 && step.error <= least)) close += 1;
     }
     // The rest: a weight so near the middle between two codes that float32 takes the other one.
     expect(close).toBeGreaterThan(390);
@@ -109,7 +111,7 @@ describe.each(KERNEL_BUILDS)("hqq, %s", (build) => {
     expect(hqq?.zeroPoints).not.toEqual(rtn?.zeroPoints);
   });
 
-  it("leaves the importance of its last groups where rows are ragged: a row's codes do not depend on the next", () => {
+  it("does not let a row depend on its neighbours, ragged groups", () => {
     const values = gaussians(6 * 77, 4);
     const spec = specOf({ method: "hqq", groupSize: 23, zeroPointBits: 6 });
     const whole = quantize(build, floatSource(values, 77), spec);

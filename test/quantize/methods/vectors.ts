@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { allocatedBytes } from "../../../dist/kernels/arena.js";
 import { ChunkQuantizer } from "../../../dist/kernels/chunk-quantizer.js";
 import type { KernelBuild } from "../../../dist/kernels/load.js";
-import { setTileField } from "../../../dist/kernels/tile.js";
+import { TILE_FIELDS } from "../../../dist/kernels/tile.js";
 import { findMethod } from "../../../dist/quantize/methods/index.js";
 import type { QuantSpec } from "../../../dist/tensor/layout.js";
 import { type Quantized, bytesOf, kernelsOf } from "../../kernels/harness.js";
@@ -94,8 +94,9 @@ export function quantizeImportant(
   const quantizer = new ChunkQuantizer(kernels, findMethod(spec.method), spec, shape);
   const ptr = kernels.arena.allocate(4 * cols + 64);
   kernels.arena.floats(ptr, cols).set(importance);
-  // The tile is the first block of the arena.
-  setTileField(kernels.arena, allocatedBytes(kernels.exports.heapBase()), "importance", ptr);
+  // The tile is the first block of the arena; a field takes four bytes.
+  const tile = allocatedBytes(kernels.exports.heapBase());
+  kernels.arena.words(tile, TILE_FIELDS.length)[TILE_FIELDS.indexOf("importance")] = ptr;
   quantizer.source(rows).set(bytesOf(values));
   if (quantizer.quantize(rows) !== null) throw new Error("a weight cannot be quantized");
   const { data, scales, zeroPoints, scaleCodes, zeroPointCodes } = quantizer.outputs();

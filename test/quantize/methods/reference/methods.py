@@ -213,8 +213,9 @@ class Search:
     def moments(self, s, z):
         res, q = self.residual(s, z)
         x = (q - z[..., None]).astype(f)
+        e = (self.w - (x * s[..., None]).astype(f)).astype(f)
         vr, vx = res * self.v, x * self.v
-        return [lane_sum(y) for y in ((res * res) * self.v, vx * res, vx * x, vr, vx, np.broadcast_to(self.v, vr.shape))]
+        return [lane_sum(y) for y in ((e * e) * self.v, vx * res, vx * x, vr, vx, np.broadcast_to(self.v, vr.shape))]
 
     def start(self):
         spec = self.spec
@@ -260,7 +261,7 @@ def mse(w, spec, weighting=False, gain=False, h=None):
     rS, rc, rs = store_scales(r, rs, spec)
     rd, rz = store_zeros(rz, spec)
     kg = A.k[:, r.sid]
-    T0 = r.per_super(A.error((rs * kg).astype(f), rz).astype(np.float64), np.add)
+    T0 = r.per_super(A.moments((rs * kg).astype(f), rz)[0].astype(np.float64), np.add)
 
     T0 = T0 * (1 - 2.0**-12)
 
@@ -284,11 +285,14 @@ def mse(w, spec, weighting=False, gain=False, h=None):
         best = None
         for rd_ in range(ROUNDS):
             sg = (Sg * c).astype(f)
-            E = A.error(sg, zof(d))
-            if not spec.sym:
+            if spec.sym:
+                E = A.moments(sg, z)[0]
+            else:
+                E = A.error(sg, zof(d))
                 d, E = A.sweep(lambda x: A.error(sg, zof(x)), d, E, dlow, dhigh)
             c, E = A.sweep(lambda x: A.error((Sg * x).astype(f), zof(d)), c, E, f(1), N)
-            T = r.per_super(E.astype(np.float64), np.add)
+            m = A.moments((Sg * c).astype(f), zof(d))
+            T = r.per_super(m[0].astype(np.float64), np.add)
             if best is None:
                 best = (T, S, c, zof(d), d)
             else:
@@ -298,7 +302,6 @@ def mse(w, spec, weighting=False, gain=False, h=None):
                 best = (np.where(b, T, best[0]), np.where(b, S, best[1]), np.where(bg, c, best[2]), np.where(bg, zz, best[3]), np.where(bg, d, best[4]))
             if rd_ == ROUNDS - 1:
                 break
-            m = A.moments((Sg * c).astype(f), zof(d))
             c2 = c.astype(np.float64) * c
             num = r.per_super(c2 * m[1], np.add)
             den = r.per_super(c2 * m[2], np.add)
@@ -318,8 +321,10 @@ def mse(w, spec, weighting=False, gain=False, h=None):
         d = None if spec.sym or not spec.zb else np.where(bg, d, rd)
         s = (S[:, r.sid] * c).astype(f)
     else:
-        E = A.error(s, zof(d))
-        if not spec.sym:
+        if spec.sym:
+            E = A.moments(s, z)[0]
+        else:
+            E = A.error(s, zof(d))
             d, E = A.sweep(lambda x: A.error(s, zof(x)), d, E, dlow, dhigh)
         z = zof(d)
         s0 = s
@@ -332,8 +337,10 @@ def mse(w, spec, weighting=False, gain=False, h=None):
         live = np.ones(s.shape, bool)
         for it in range(REFITS + 1):
             m = A.moments(s, z)
-            e = (m[0] * (s * s)).astype(f)
-            if it > 0:
+            e = m[0]
+            if it == 0:
+                E = e
+            else:
                 live = live & (e < E)
                 E = np.where(live, e, E)
                 bs, bd, bz = np.where(live, s, bs), np.where(live, d, bd), np.where(live, z, bz)

@@ -1,0 +1,217 @@
+/**
+ * Weights per second of every kernel on one core, SIMD and scalar, on data that lies in memory.
+ * `node test/bench/kernels.mjs [--runs N]`; `benchKernels()` returns the figures.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { dirname } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+
+import { ChunkQuantizer } from "../../dist/kernels/chunk-quantizer.js";
+import { ChunkRebuilder } from "../../dist/kernels/chunk-rebuilder.js";
+import { Converter } from "../../dist/kernels/converter.js";
+import { KERNEL_BUILDS, loadKernels } from "../../dist/kernels/load.js";
+import { findMethod } from "../../dist/quantize/methods/index.js";
+
+const RESULTS = fileURLToPath(new URL("results/kernels.json", import.meta.url));
+
+/** A slab as the engine reads them: rows that fit the second-level cache, 1 Mi weights in all. */
+const ROWS = 256;
+const COLS = 4096;
+
+/** Aims of the project in weights per second, printed beside what was measured. */
+const AIMS = { "rtn 4 bits g128 s6 z6": 800e6, "hqq 4 bits g128 s6 z6": 25e6, "mse 4 bits g128 s6 z6": 30e6 };
+
+/** Normal weights of a usual size as float16 and float32, the same in every run. */
+function makeWeights() {
+  let state = 1;
+  const uniform = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state + 0.5) / 2 ** 32;
+  };
+  const normal = () => 0.04 * Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+  const floats = Float32Array.from({ length: ROWS * COLS }, normal);
+  const kernels = loadKernels();
+  const narrow = (outDtype) => {
+    const converter = new Converter(kernels, shapeOf("F32", { outDtype }));
+    converter.source(ROWS).set(new Uint8Array(floats.buffer));
+    return converter.convert(ROWS).slice();
+  };
+  return { F32: new Uint8Array(floats.buffer), F16: narrow("F16"), BF16: narrow("BF16") };
+}
+
+const shapeOf = (sourceDtype, more) => ({ cols: COLS, slabRows: ROWS, sourceDtype, sourceScale: "none", ...more });
+
+function specOf(method, bits, groupSize, codeBits, more = {}) {
+  return {
+    bits,
+    groupSize,
+    symmetric: false,
+    method,
+    scaleBits: codeBits,
+    zeroPointBits: codeBits,
+    superGroupSize: codeBits === null ? null : 1024,
+    weighting: "magnitude",
+    preserveGain: true,
+    ...more,
+  };
+}
+
+/** A case sets everything up for one build and returns what is to be timed. */
+function quantizing(weights, dtype, spec) {
+  return (kernels) => {
+    const shape = { rows: ROWS, cols: COLS, slabRows: ROWS, dtype, sourceScale: "none" };
+    return () => {
+      const quantizer = new ChunkQuantizer(kernels, findMethod(spec.method), spec, shape);
+      quantizer.source(ROWS).set(weights[dtype]);
+      const start = performance.now();
+      quantizer.quantize(ROWS);
+      return performance.now() - start;
+    };
+  };
+}
+
+function stored(weights, spec) {
+  const kernels = loadKernels();
+  const shape = { rows: ROWS, cols: COLS, slabRows: ROWS, dtype: "F16", sourceScale: "none" };
+  const quantizer = new ChunkQuantizer(kernels, findMethod(spec.method), spec, shape);
+  quantizer.source(ROWS).set(weights.F16);
+  quantizer.quantize(ROWS);
+  return {
+    ...quantizer.outputs(),
+    ...{ bits: spec.bits, storageBits: spec.bits, groupSize: spec.groupSize, superGroupSize: spec.superGroupSize },
+    ...{ scaleBits: spec.scaleBits, zeroPointBits: spec.method === "r2q" ? null : spec.zeroPointBits },
+    ...{ isR2q: spec.method === "r2q", equalizationScales: null, rows: ROWS, cols: COLS },
+  };
+}
+
+function rebuilding(weights, spec, outDtype) {
+  const chunk = stored(weights, spec);
+  return (kernels) => () => {
+    const rebuilder = new ChunkRebuilder(kernels, chunk, { slabRows: ROWS, outDtype });
+    const start = performance.now();
+    rebuilder.rebuild(ROWS);
+    return performance.now() - start;
+  };
+}
+
+function comparing(weights, spec) {
+  const chunk = stored(weights, spec);
+  return (kernels) => () => {
+    const rebuilder = new ChunkRebuilder(kernels, chunk, { slabRows: ROWS, sourceDtype: "F16" });
+    rebuilder.source(ROWS).set(weights.F16);
+    const start = performance.now();
+    rebuilder.compare(ROWS);
+    return performance.now() - start;
+  };
+}
+
+function converting(weights, dtype, outDtype) {
+  return (kernels) => {
+    const converter = new Converter(kernels, shapeOf(dtype, { outDtype }));
+    converter.source(ROWS).set(weights[dtype]);
+    return () => {
+      const start = performance.now();
+      converter.convert(ROWS);
+      return performance.now() - start;
+    };
+  };
+}
+
+/** Calls `work(exports, pointers)` once per row on one row in the cache. */
+function perRow(work) {
+  return (kernels) => {
+    const at = kernels.arena.allocateAll({ a: 4 * COLS + 64, b: 4 * COLS + 64, sums: 40 });
+    kernels.arena.bytes(at.a, 4 * COLS).fill(0);
+    kernels.arena.bytes(at.b, 4 * COLS).fill(0);
+    return () => {
+      const start = performance.now();
+      for (let row = 0; row < ROWS; row++) work(kernels.exports, at);
+      return performance.now() - start;
+    };
+  };
+}
+
+function makeCases(weights) {
+  const rtn = (bits, groupSize, codeBits) => specOf("rtn", bits, groupSize, codeBits);
+  return {
+    "rtn 4 bits g128 s6 z6": quantizing(weights, "F16", rtn(4, 128, 6)),
+    "rtn 4 bits g64": quantizing(weights, "F16", rtn(4, 64, null)),
+    "rtn 4 bits g32 s6 z6": quantizing(weights, "F16", rtn(4, 32, 6)),
+    "rtn 2 bits g128 s6 z6": quantizing(weights, "F16", rtn(2, 128, 6)),
+    "rtn 8 bits g128 s6 z6": quantizing(weights, "F16", rtn(8, 128, 6)),
+    "rtn 4 bits g128 s6 symmetric": quantizing(weights, "F16", specOf("rtn", 4, 128, 6, { symmetric: true })),
+    "rtn 4 bits g128 s6 z6, from BF16": quantizing(weights, "BF16", rtn(4, 128, 6)),
+    "rtn 4 bits g128 s6 z6, from F32": quantizing(weights, "F32", rtn(4, 128, 6)),
+    "hqq 4 bits g128 s6 z6": quantizing(weights, "F16", specOf("hqq", 4, 128, 6)),
+    "hqq 2 bits g32 s6 z6": quantizing(weights, "F16", specOf("hqq", 2, 32, 6)),
+    "mse 4 bits g128 s6 z6": quantizing(weights, "F16", specOf("mse", 4, 128, 6)),
+    "mse 2 bits g32 s6 z6": quantizing(weights, "F16", specOf("mse", 2, 32, 6)),
+    "r2q 2 bits g32 s6": quantizing(weights, "F16", specOf("r2q", 2, 32, 6)),
+    "rebuild 4 bits g128 s6 z6 to F32": rebuilding(weights, rtn(4, 128, 6), "F32"),
+    "rebuild 4 bits g128 s6 z6 to F16": rebuilding(weights, rtn(4, 128, 6), "F16"),
+    "rebuild r2q g32 s6 to F32": rebuilding(weights, specOf("r2q", 2, 32, 6), "F32"),
+    "compare 4 bits g128 s6 z6 with F16": comparing(weights, rtn(4, 128, 6)),
+    "convert F16 to F32": converting(weights, "F16", "F32"),
+    "convert BF16 to F32": converting(weights, "BF16", "F32"),
+    "convert F32 to F16": converting(weights, "F32", "F16"),
+    "convert F32 to BF16": converting(weights, "F32", "BF16"),
+    "error sums": perRow((kernels, at) => kernels.addRowSums(at.a, at.b, COLS, at.sums)),
+    "pack 4 bits": perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, 4)),
+    "pack 2 bits": perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, 2)),
+    "pack 3 bits": perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, 3)),
+    "unpack 4 bits": perRow((kernels, at) => kernels.unpackRow(at.a, at.b, COLS, 4)),
+    "unpack 2 bits": perRow((kernels, at) => kernels.unpackRow(at.a, at.b, COLS, 2)),
+  };
+}
+
+function median(values) {
+  const sorted = [...values].sort((left, right) => left - right);
+  return sorted[sorted.length >> 1];
+}
+
+/**
+ * Runs every kernel in both builds, in turns, and prints a table: medians and bests in weights per second.
+ * @param {{ runs?: number }} options timed runs of each kernel and build after the warm-up
+ */
+export function benchKernels({ runs = 21 } = {}) {
+  const weights = makeWeights();
+  const instances = KERNEL_BUILDS.map((build) => loadKernels({ build }));
+  const results = [];
+  console.log(`kernels, ${cpus()[0]?.model.trim()}, Node ${process.version}, median (best) of ${runs} runs`);
+  console.log(`${"".padEnd(36)}${"SIMD M/s".padStart(16)}${"scalar M/s".padStart(16)}  ratio`);
+  for (const [name, prepare] of Object.entries(makeCases(weights))) {
+    // Code is compiled anew for speed after it has run for a while, so each kernel warms up first, for its own time.
+    const milliseconds = { simd: [], scalar: [] };
+    for (const kernels of instances) {
+      const run = prepare(kernels);
+      const warmUntil = performance.now() + 250;
+      do run();
+      while (performance.now() < warmUntil);
+    }
+    for (let index = 0; index < runs; index++) {
+      for (const kernels of instances) milliseconds[kernels.build].push(prepare(kernels)());
+    }
+    const rate = (time) => (ROWS * COLS) / (time / 1000);
+    const figures = (build) => ({
+      median: Math.round(rate(median(milliseconds[build]))),
+      best: Math.round(rate(Math.min(...milliseconds[build]))),
+    });
+    const result = { name, simd: figures("simd"), scalar: figures("scalar"), aim: AIMS[name] ?? null };
+    result.ratio = result.simd.median / result.scalar.median;
+    results.push(result);
+    const cell = ({ median: middle, best }) => `${(middle / 1e6).toFixed(0)} (${(best / 1e6).toFixed(0)})`.padStart(16);
+    const aim = result.aim === null ? "" : `   aim ${result.aim / 1e6}`;
+    console.log(`${name.padEnd(36)}${cell(result.simd)}${cell(result.scalar)}${result.ratio.toFixed(1).padStart(7)}${aim}`);
+  }
+  const report = { unit: "weights per second", rows: ROWS, cols: COLS, runs, kernels: results };
+  mkdirSync(dirname(RESULTS), { recursive: true });
+  writeFileSync(RESULTS, `${JSON.stringify(report, null, 2)}\n`);
+  return report;
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const { values } = parseArgs({ options: { runs: { type: "string", default: "21" } } });
+  benchKernels({ runs: Number(values.runs) });
+}
