@@ -1,9 +1,11 @@
 /**
- * Half-Quadratic Quantization (Mobius Labs, reference hqq/core/optimize.py; DESIGN.md, Definitions): the scales of the
- * range stay, the zero points move so that few weights err much and many not at all, an Lp norm with p = 0.7.
+ * Half-Quadratic Quantization (Mobius Labs, reference hqq/core/optimize.py; DESIGN.md, Definitions): the
+ * scales of the range stay, the zero points move so that few weights err much and many not at all, an Lp norm
+ * with p = 0.7.
  *
- * Everything is in units of the group's stored scale: u = w/s, q = clamp(round(u + z), 0, L), r = u + z − q. With
- * e = shrink(r) the step z ← mean(q − (u − e)) is z ← z − mean(r − e), and r − e = sign(r)·min(|r|, |r|^(p−1)/β).
+ * Everything is in units of the group's stored scale: u = w/s, q = clamp(round(u + z), 0, L), r = u + z − q.
+ * With e = shrink(r) the step z ← mean(q − (u − e)) is z ← z − mean(r − e), and r − e = sign(r)·min(|r|,
+ * |r|^(p−1)/β).
  */
 import { loadRow } from "./convert";
 import { encodeRow } from "./encode";
@@ -20,21 +22,19 @@ const FIRST_BETA: f32 = 10;
 const BETA_GROWTH: f32 = 1.01;
 
 /**
- * Floats of `u` that are iterated on before the next are loaded: they stay in the first-level cache, and the groups
- * among them are independent, so that a processor overlaps the end of one with the start of the next.
+ * Floats of `u` that are iterated on before the next are loaded: they stay in the first-level cache, and the
+ * groups among them are independent, so that a processor overlaps the end of one with the start of the next.
  * MAX_GROUP_SIZE (src/tensor/layout.ts) must fit.
  */
 const BLOCK_FLOATS: i32 = 2048;
+/** Groups take a multiple of this many floats of `u`. */
+const PADDING: i32 = 8;
 
 /**
- * |r|^(p−1)/β is needed only where it is below |r|, which is above 0.147 (β ≤ 12.1); below 0.14 its value there, which
- * is greater than |r|, does.
- */
-const SMALLEST_RESIDUAL: f32 = 0.14;
-
-/**
- * x^(−0.3) as (((N3·x + N2)·x + N1)·x + N0)/(((x + D2)·x + D1)·x + D0): off by less than 9e-6 for 0.14 ≤ x ≤ 2. Only a
- * weight clipped by more than 1.5 codes has a larger residual; at 4 it is 0.3 % off, at 8 2 %, a thousandth of a code.
+ * x^(−0.3) as (((N3·x + N2)·x + N1)·x + N0)/(((x + D2)·x + D1)·x + D0): off by less than 9e-6 for 0.14 ≤ x ≤
+ * 2. Only a weight clipped by more than 1.5 codes has a larger residual; at 4 it is 0.3 % off, at 8 2 %, a
+ * thousandth of a code. Below 0.14 it falls short, but stays above 1.8, and min(x, x^(−0.3)/β) is x: β is at
+ * most 12.1.
  */
 const N0: f32 = 0.17933431267738342, N1: f32 = 2.385571002960205, N2: f32 = 3.2606184482574463;
 const N3: f32 = 0.36989322304725647;
@@ -44,10 +44,35 @@ const D0: f32 = 0.04527799412608147, D1: f32 = 1.425452470779419, D2: f32 = 3.72
 // @ts-ignore: decorator
 @inline
 function pull(r: f32, n0: f32, n1: f32, n2: f32, n3: f32): f32 {
-  const size = abs(r);
-  const x = select<f32>(SMALLEST_RESIDUAL, size, size < SMALLEST_RESIDUAL);
+  const x = abs(r);
   const t = (((n3 * x + n2) * x + n1) * x + n0) / (((x + D2) * x + D1) * x + D0);
-  return copysign<f32>(select<f32>(t, size, t < size), r);
+  return copysign<f32>(select<f32>(t, x, t < x), r);
+}
+
+/** The same for four. */
+// @ts-ignore: decorator
+@inline
+function pull4(r: v128, x: v128, n0: v128, n1: v128, n2: v128, n3: v128): v128 {
+  const numerator = f32x4.add(f32x4.mul(f32x4.add(f32x4.mul(f32x4.add(f32x4.mul(n3, x), n2), x), n1), x), n0);
+  const denominator = f32x4.add(
+    f32x4.mul(f32x4.add(f32x4.mul(f32x4.add(x, f32x4.splat(D2)), x), f32x4.splat(D1)), x),
+    f32x4.splat(D0),
+  );
+  const size = f32x4.pmin(x, f32x4.div(numerator, denominator));
+  return v128.or(size, v128.and(r, i32x4.splat(0x80000000)));
+}
+
+/** t − clamp(round(t), 0, largest). */
+// @ts-ignore: decorator
+@inline
+function residual(t: f32, largest: f32): f32 {
+  return t - nearest(clamp(t, 0, largest));
+}
+
+// @ts-ignore: decorator
+@inline
+function residual4(t: v128, largest: v128): v128 {
+  return f32x4.sub(t, f32x4.nearest(f32x4.pmin(largest, f32x4.pmax(f32x4.splat(0), t))));
 }
 
 /** Sums of |r| and of the pulls over one group, as the last `iterateGroup` found them. */
@@ -55,7 +80,8 @@ let absoluteSum: f32 = 0;
 let pullSum: f32 = 0;
 
 /**
- * Residuals of `n` floats at `u` (a multiple of four; padding holds −z, whose residual is 0) under zero point `z`.
+ * Residuals of `n` floats at `u` (a multiple of PADDING; what is padded holds −z, whose residual is 0) under
+ * zero point `z`.
  */
 // @ts-ignore: decorator
 @inline
@@ -66,21 +92,15 @@ function iterateGroup(u: usize, n: i32, z: f32, largest: f32, invBeta: f32): voi
     const zs = f32x4.splat(z), ls = f32x4.splat(largest);
     const s0 = f32x4.splat(n0), s1 = f32x4.splat(n1), s2 = f32x4.splat(n2), s3 = f32x4.splat(n3);
     let sizes = f32x4.splat(0), pulls = f32x4.splat(0);
+    // Two vectors a turn, and do-while: only out of such a loop does V8 take splats and constants.
     do {
-      const t = f32x4.add(v128.load(u), zs);
-      const r = f32x4.sub(t, f32x4.nearest(f32x4.pmin(ls, f32x4.pmax(f32x4.splat(0), t))));
-      const size = f32x4.abs(r);
-      sizes = f32x4.add(sizes, size);
-      const x = f32x4.pmax(size, f32x4.splat(SMALLEST_RESIDUAL));
-      let numerator = f32x4.add(f32x4.mul(s3, x), s2);
-      let denominator = f32x4.add(x, f32x4.splat(D2));
-      numerator = f32x4.add(f32x4.mul(numerator, x), s1);
-      denominator = f32x4.add(f32x4.mul(denominator, x), f32x4.splat(D1));
-      numerator = f32x4.add(f32x4.mul(numerator, x), s0);
-      denominator = f32x4.add(f32x4.mul(denominator, x), f32x4.splat(D0));
-      const pulled = f32x4.pmin(size, f32x4.div(numerator, denominator));
-      pulls = f32x4.add(pulls, v128.or(pulled, v128.and(r, i32x4.splat(0x80000000))));
-      u += 16;
+      const ra = residual4(f32x4.add(v128.load(u), zs), ls);
+      const rb = residual4(f32x4.add(v128.load(u, 16), zs), ls);
+      const xa = f32x4.abs(ra), xb = f32x4.abs(rb);
+      sizes = f32x4.add(f32x4.add(sizes, xa), xb);
+      pulls = f32x4.add(pulls, pull4(ra, xa, s0, s1, s2, s3));
+      pulls = f32x4.add(pulls, pull4(rb, xb, s0, s1, s2, s3));
+      u += 32;
     } while (u < end);
     absoluteSum = f32x4.extract_lane(sizes, 0) + f32x4.extract_lane(sizes, 1) + f32x4.extract_lane(sizes, 2) +
       f32x4.extract_lane(sizes, 3);
@@ -101,13 +121,6 @@ function iterateGroup(u: usize, n: i32, z: f32, largest: f32, invBeta: f32): voi
   }
 }
 
-/** t − clamp(round(t), 0, largest). */
-// @ts-ignore: decorator
-@inline
-function residual(t: f32, largest: f32): f32 {
-  return t - nearest(clamp(t, 0, largest));
-}
-
 /** u = w/s of `n` weights, 0 where s is. */
 function divideGroup(weights: usize, u: usize, n: i32, s: f32): void {
   const divisor: f32 = s == 0 ? Infinity : s;
@@ -123,7 +136,9 @@ function divideGroup(weights: usize, u: usize, n: i32, s: f32): void {
  * Zero points of groups `first` … `end` − 1 over all steps: history[step][group] and the row's errors[step]
  * += s·Σ|r|; `stride` floats of `u` per group.
  */
-function iterateBlock(tile: Tile, first: i32, end: i32, u: usize, stride: i32, history: usize, errors: usize): void {
+function iterateBlock(
+  tile: Tile, first: i32, end: i32, u: usize, stride: i32, history: usize, errors: usize,
+): void {
   const groupSize = tile.groupSize;
   const groups = tile.groupsPerRow;
   const largest = largestCode(tile.bits);
@@ -144,8 +159,9 @@ function iterateBlock(tile: Tile, first: i32, end: i32, u: usize, stride: i32, h
       const z = load<f32>(zeroPoints + (g << 2));
       const n = min<i32>(groupSize, tile.cols - g * groupSize);
       const at = u + (<usize>((g - first) * stride) << 2);
-      for (let i = n; i < alignUp(n, 4); ++i) store<f32>(at + (i << 2), -z);
-      iterateGroup(at, alignUp(n, 4), z, largest, invBeta);
+      const padded = alignUp(n, PADDING);
+      for (let i = n; i < padded; ++i) store<f32>(at + (<usize>i << 2), -z);
+      iterateGroup(at, padded, z, largest, invBeta);
       error += <f64>load<f32>(tile.scales + (g << 2)) * <f64>absoluteSum;
       if (step < ITERATIONS) store<f32>(zeroPoints + (<usize>groups << 2) + (g << 2), z - pullSum / <f32>n);
     }
@@ -159,7 +175,7 @@ export function quantizeRowsHqq(tile: Tile, rowCount: i32): i32 {
   const errors = tile.scratch;
   const u = errors + (<usize>alignUp(ITERATIONS + 1, 2) << 3);
   const history = u + (<usize>BLOCK_FLOATS << 2);
-  const stride = alignUp(tile.groupSize, 4);
+  const stride = alignUp(tile.groupSize, PADDING);
   const groupsPerBlock = BLOCK_FLOATS / stride;
   const groups = tile.groupsPerRow;
   for (let row = 0; row < rowCount; ++row) {

@@ -1,10 +1,11 @@
 /**
- * Weighted squared errors of one group under several candidates at once, in units of the candidate's scale:
- * t = w·(1/s) + z, q = clamp(round(t), 0, L), r = t − q, Σ v·r². Every load serves all candidates, and their sums do
- * not wait for each other. Loops over vectors are do-while: only out of those does V8 take splats and constants.
+ * Weighted squared errors of one group under several candidates at once, in units of the candidate's scale: t
+ * = w·(1/s) + z, q = clamp(round(t), 0, L), r = t − q, Σ v·r². Every load serves all candidates, and their
+ * sums do not wait for each other. Loops over vectors are do-while: only out of those does V8 take splats and
+ * constants.
  *
- * `weights` and `importances` hold `n` > 0 floats, a multiple of four; padding has importance 0. Element j goes to lane
- * j mod 4, lanes are added ((0 + 1) + 2) + 3.
+ * `weights` and `importances` hold `n` > 0 floats, a multiple of four; padding has importance 0. Element j
+ * goes to lane j mod 4, lanes are added ((0 + 1) + 2) + 3.
  */
 import { clamp } from "./number";
 
@@ -94,7 +95,8 @@ export function errorsOfZeroPoints(
     const invs = f32x4.splat(inv), ls = f32x4.splat(largest);
     const y0 = f32x4.splat(z0), y1 = f32x4.splat(z1), y2 = f32x4.splat(z2), y3 = f32x4.splat(z3);
     const y4 = f32x4.splat(z4);
-    let e0 = f32x4.splat(0), e1 = f32x4.splat(0), e2 = f32x4.splat(0), e3 = f32x4.splat(0), e4 = f32x4.splat(0);
+    let e0 = f32x4.splat(0), e1 = f32x4.splat(0), e2 = f32x4.splat(0), e3 = f32x4.splat(0);
+    let e4 = f32x4.splat(0);
     const end = weights + (<usize>n << 2);
     do {
       const u = f32x4.mul(v128.load(weights), invs), v = v128.load(importances);
@@ -121,8 +123,9 @@ export function errorsOfZeroPoints(
 }
 
 /**
- * With x = q − z and r = w/s − x: sum 0 is Σ v·(w − x·s)², as a reader rebuilds it, sums 1 … 5 are Σ v·x·r, Σ v·x²,
- * Σ v·r, Σ v·x, Σ v: what a weighted least-squares fit of scale and offset to the codes needs. `inv` is 1/s, or 0.
+ * With x = q − z and r = w/s − x: sum 0 is Σ v·(w − x·s)², as a reader rebuilds it, sums 1 … 5 are Σ v·x·r, Σ
+ * v·x², Σ v·r, Σ v·x, Σ v: what a weighted least-squares fit of scale and offset to the codes needs. `inv` is
+ * 1/s, or 0.
  */
 export function moments(
   weights: usize, importances: usize, n: i32, s: f32, inv: f32, z: f32, largest: f32,
@@ -155,7 +158,8 @@ export function moments(
     setSum(5, v1);
   } else {
     const end = <usize>n << 2;
-    // One lane after the other: six sums in four lanes at once do not fit in registers. `sums` holds lanes 0 … so far.
+    // One lane after the other: six sums in four lanes at once do not fit in registers. `sums` holds lanes 0
+    // … so far.
     for (let lane: usize = 0; lane < 16; lane += 4) {
       let ee: f32 = 0, xr: f32 = 0, xx: f32 = 0, r1: f32 = 0, x1: f32 = 0, v1: f32 = 0;
       for (let i = lane; i < end; i += 16) {

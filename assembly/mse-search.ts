@@ -1,144 +1,49 @@
 /**
- * Search of the stored scales and zero points of least weighted squared error, one unit at a time: a super-group, or a
- * group where scales are float32. The unit's own rtn solution stands in the tile before; only a better one replaces it.
+ * Search of the stored scales and zero points of least weighted squared error, one unit at a time: a
+ * super-group, or a group where scales are float32. The unit's own rtn solution stands in the tile before;
+ * only a better one replaces it.
  */
 import { errorsOfScales, errorsOfZeroPoints, moments, sumOf } from "./mse-errors";
-import { alignUp, clamp, largestCode, roundClamp } from "./number";
-import { groupRange, rangeHigh, rangeLow } from "./rtn";
+import {
+  at,
+  highs,
+  importancesOf,
+  loadUnit,
+  lows,
+  paddedSize,
+  scaleCodes,
+  scales,
+  unitFactor,
+  weightsOf,
+  zeroPointSteps,
+} from "./mse-unit";
+import { clamp, largestCode, roundClamp } from "./number";
 import { zeroPointStep } from "./storage";
 import { Tile } from "./tile";
 
 /**
- * A unit whose largest weight is smaller than this, 2^−100, keeps its rtn solution: after scaling to about one its
- * scales could not be stored exactly any more.
- */
-const LEAST_LARGEST: f32 = 7.888609052210118e-31;
-
-/**
- * What is better than rtn must be better by this much of its error, 2^−12: above what float32 sums of up to 1024
- * squares, and w·(1/s) for w/s beside the middle between two codes, can be off by, so that nothing is ever worse.
+ * What is better than rtn must be better by this much of its error, 2^−12: above what float32 sums of up to
+ * 1024 squares, and w·(1/s) for w/s beside the middle between two codes, can be off by, so that nothing is
+ * ever worse.
  */
 const LEAST_IMPROVEMENT: f64 = 0.000244140625;
 
 /** Spacing of float32 zero points, in codes, that the first sweep tries: four phases of a code. */
 const FREE_STEP: f32 = 0.25;
-/** Rounds of sweeps over coded scales; the super scale is refitted between them, free zero points get finer. */
+/**
+ * Rounds of sweeps over coded scales; the super scale is refitted between them, free zero points get finer.
+ */
 const ROUNDS: i32 = 2;
 /** Least-squares fits of a float32 scale and its offset. */
 const REFITS: i32 = 3;
 /** A fit of scale and offset is only made where the codes differ by more than rounding. */
 const LEAST_DETERMINANT: f64 = 1e-6;
 
-/** 2^−e where 2^e ≤ x < 2^(e+1); 1 where x is below LEAST_LARGEST. */
-export function inversePowerOfTwo(x: f32): f32 {
-  return x >= LEAST_LARGEST ? reinterpret<f32>((254 - (reinterpret<u32>(x) >> 23)) << 23) : 1;
-}
-
-/** Whether the weights, the largest of magnitude `x`, are searched at all. */
-// @ts-ignore: decorator
-@inline
-export function isSearchable(x: f32): bool {
-  return x >= LEAST_LARGEST;
-}
-
-/** The unit being searched. Its weights are scaled by `unitFactor`, a power of two, to magnitudes below 2. */
-let weights: usize = 0;
-let importances: usize = 0;
-/** f32 per group each: range, proposed scale, scale code, zero point in steps. */
-let lows: usize = 0;
-let highs: usize = 0;
-let scales: usize = 0;
-let scaleCodes: usize = 0;
-let zeroPointSteps: usize = 0;
-let unitFactor: f32 = 1;
-/** Floats from one group to the next. */
-let stride: i32 = 0;
 let largest: f32 = 0;
 /** What a step of a zero point is worth in codes, and the range of steps. */
 let step: f32 = 1;
 let leastStep: f32 = 0;
 let mostStep: f32 = 0;
-
-/** Lays the arrays of units of up to `groups` groups out in `scratch`. */
-export function layOutSearch(tile: Tile, scratch: usize, groups: i32): void {
-  stride = alignUp(tile.groupSize, 4);
-  weights = scratch;
-  importances = weights + (<usize>(groups * stride) << 2);
-  lows = importances + (<usize>(groups * stride) << 2);
-  highs = lows + (<usize>groups << 2);
-  scales = highs + (<usize>groups << 2);
-  scaleCodes = scales + (<usize>groups << 2);
-  zeroPointSteps = scaleCodes + (<usize>groups << 2);
-  largest = largestCode(tile.bits);
-}
-
-// @ts-ignore: decorator
-@inline
-function at(array: usize, k: i32): usize {
-  return array + (<usize>k << 2);
-}
-
-// @ts-ignore: decorator
-@inline
-function weightsOf(k: i32): usize {
-  return weights + (<usize>(k * stride) << 2);
-}
-
-// @ts-ignore: decorator
-@inline
-function importancesOf(k: i32): usize {
-  return importances + (<usize>(k * stride) << 2);
-}
-
-/** Elements of group `first + k`, rounded up to the padded count. */
-// @ts-ignore: decorator
-@inline
-function paddedSize(tile: Tile, group: i32): i32 {
-  return alignUp(min<i32>(tile.groupSize, tile.cols - group * tile.groupSize), 4);
-}
-
-/** Ranges, scaled weights and importances of groups `first` … `end` − 1; false where the unit is not searched. */
-function loadUnit(tile: Tile, first: i32, end: i32, rowImportances: usize): bool {
-  const groupSize = tile.groupSize;
-  let top: f32 = 0;
-  for (let g = first; g < end; ++g) {
-    const start = g * groupSize;
-    groupRange(tile.weights + (<usize>start << 2), min<i32>(groupSize, tile.cols - start));
-    store<f32>(at(lows, g - first), rangeLow);
-    store<f32>(at(highs, g - first), rangeHigh);
-    const size = rangeHigh > 0 - rangeLow ? rangeHigh : 0 - rangeLow;
-    top = size > top ? size : top;
-  }
-  if (!isSearchable(top)) return false;
-  unitFactor = inversePowerOfTwo(top);
-  for (let g = first; g < end; ++g) {
-    const k = g - first;
-    const start = <usize>(g * groupSize) << 2;
-    const n = min<i32>(groupSize, tile.cols - g * groupSize);
-    const toWeights = weightsOf(k), toImportances = importancesOf(k);
-    const factor = unitFactor;
-    let i: usize = 0;
-    const endOfGroup = <usize>n << 2;
-    if (ASC_FEATURE_SIMD) {
-      const factors = f32x4.splat(factor);
-      for (; i + 16 <= endOfGroup; i += 16) {
-        v128.store(toWeights + i, f32x4.mul(v128.load(tile.weights + start + i), factors));
-        v128.store(toImportances + i, v128.load(rowImportances + start + i));
-      }
-    }
-    for (; i < endOfGroup; i += 4) {
-      store<f32>(toWeights + i, load<f32>(tile.weights + start + i) * factor);
-      store<f32>(toImportances + i, load<f32>(rowImportances + start + i));
-    }
-    for (; i < <usize>alignUp(n, 4) << 2; i += 4) {
-      store<f32>(toWeights + i, 0);
-      store<f32>(toImportances + i, 0);
-    }
-    store<f32>(at(lows, k), load<f32>(at(lows, k)) * factor);
-    store<f32>(at(highs, k), load<f32>(at(highs, k)) * factor);
-  }
-  return true;
-}
 
 /** Moments of group k under scale `s` and zero point `z`; their Σ v·(w − ŵ)². */
 function fitGroup(k: i32, n: i32, s: f32, z: f32): f32 {
@@ -156,29 +61,27 @@ function errorToBeat(tile: Tile, first: i32, end: i32): f64 {
   return error * (1 - LEAST_IMPROVEMENT);
 }
 
-/** Best of four scales s0·f0 … s0·f3 as `bestScale`, `bestError`; earlier ones win ties. */
-let bestScale: f32 = 0;
+/** The best candidate of a sweep and its error; earlier ones win ties. */
+let best: f32 = 0;
 let bestError: f32 = 0;
-function tryFactors(k: i32, n: i32, s0: f32, z: f32, f0: f32, f1: f32, f2: f32, f3: f32): void {
-  tryScales(k, n, z, s0 * f0, s0 * f1, s0 * f2, s0 * f3);
+
+// @ts-ignore: decorator
+@inline
+function keepBetter(error: f32, candidate: f32): void {
+  if (error < bestError) {
+    bestError = error;
+    best = candidate;
+  }
 }
 
-/** Takes the best of four scales where it is better than `bestError`. */
-function tryScales(k: i32, n: i32, z: f32, s0: f32, s1: f32, s2: f32, s3: f32): void {
+/** Takes the best of scales s·f0 … s·f3 where it is better than `bestError`. */
+function tryFactors(k: i32, n: i32, s: f32, z: f32, f0: f32, f1: f32, f2: f32, f3: f32): void {
+  const s0 = s * f0, s1 = s * f1, s2 = s * f2, s3 = s * f3;
   errorsOfScales(weightsOf(k), importancesOf(k), n, z, largest, 1 / s0, 1 / s1, 1 / s2, 1 / s3);
   keepBetter(sumOf(0) * (s0 * s0), s0);
   keepBetter(sumOf(1) * (s1 * s1), s1);
   keepBetter(sumOf(2) * (s2 * s2), s2);
   keepBetter(sumOf(3) * (s3 * s3), s3);
-}
-
-// @ts-ignore: decorator
-@inline
-function keepBetter(error: f32, scale: f32): void {
-  if (error < bestError) {
-    bestError = error;
-    bestScale = scale;
-  }
 }
 
 /** Proposes scale (range shrunk about zero) and zero point of group k. */
@@ -188,7 +91,8 @@ function startGroup(tile: Tile, k: i32, group: i32, n: i32): void {
   if (tile.symmetric) {
     const low = load<f32>(at(lows, k)), high = load<f32>(at(highs, k));
     const half = <f32>(1 << (tile.bits - 1));
-    // With float32 scales rtn's proposal is what the tile holds: the sign of the scale follows the largest weight.
+    // With float32 scales rtn's proposal is what the tile holds: the sign of the scale follows the largest
+    // weight.
     s0 = tile.scaleBits != 0
       ? (high > 0 - low ? high : 0 - low) / (half - 1)
       : load<f32>(at(tile.scales, group)) * unitFactor;
@@ -197,14 +101,14 @@ function startGroup(tile: Tile, k: i32, group: i32, n: i32): void {
     s0 = (load<f32>(at(highs, k)) - load<f32>(at(lows, k))) / largest;
     z = s0 == 0 ? 0 : (0 - load<f32>(at(lows, k))) / s0;
   }
-  bestScale = s0;
+  best = s0;
   bestError = Infinity;
   if (s0 != 0) {
     tryFactors(k, n, s0, z, 1, 0.9, 0.8, 0.7);
     // Two bits, and the lopsided codes of a symmetric group, want a much smaller range than the weights have.
     if (tile.bits <= 2 || tile.symmetric) tryFactors(k, n, s0, z, 0.6, 0.5, 0.4, 0.3);
   }
-  store<f32>(at(scales, k), bestScale);
+  store<f32>(at(scales, k), best);
   if (tile.symmetric) store<f32>(at(zeroPointSteps, k), z);
   else store<f32>(at(zeroPointSteps, k), stepOf(tile, z));
 }
@@ -216,8 +120,9 @@ function stepOf(tile: Tile, z: f32): f32 {
   return tile.zeroPointBits != 0 ? roundClamp(z / step, leastStep, mostStep) : z / step;
 }
 
-/** Steps, their range and worth as sweeps start; a symmetric zero point is its own one step. */
+/** Codes and steps as sweeps start: their ranges and worth; a symmetric zero point is its own one step. */
 function resetSteps(tile: Tile): void {
+  largest = largestCode(tile.bits);
   if (tile.symmetric) {
     step = 1;
   } else if (tile.zeroPointBits != 0) {
@@ -248,17 +153,16 @@ function sweepZeroPoint(tile: Tile, k: i32, n: i32, s: f32): void {
     weightsOf(k), importancesOf(k), n, inv, largest, d * step, d1 * step, d2 * step, d3 * step, d4 * step,
   );
   const square = s * s;
-  let best = d;
+  best = d;
   bestError = sumOf(0) * square;
-  const e1 = sumOf(1) * square, e2 = sumOf(2) * square, e3 = sumOf(3) * square, e4 = sumOf(4) * square;
-  if (e1 < bestError) { bestError = e1; best = d1; }
-  if (e2 < bestError) { bestError = e2; best = d2; }
-  if (e3 < bestError) { bestError = e3; best = d3; }
-  if (e4 < bestError) { bestError = e4; best = d4; }
+  keepBetter(sumOf(1) * square, d1);
+  keepBetter(sumOf(2) * square, d2);
+  keepBetter(sumOf(3) * square, d3);
+  keepBetter(sumOf(4) * square, d4);
   store<f32>(at(zeroPointSteps, k), best);
 }
 
-/** The scale code of group k one or two up or down of least error; adds to nothing, leaves `bestError`. */
+/** The scale code of group k one or two up or down where one errs less than `bestError`. */
 function sweepScaleCode(k: i32, n: i32, superScale: f32, most: f32): void {
   const c = load<f32>(at(scaleCodes, k));
   const c1 = clamp(c - 1, 1, most), c2 = clamp(c + 1, 1, most);
@@ -266,17 +170,17 @@ function sweepScaleCode(k: i32, n: i32, superScale: f32, most: f32): void {
   const z = load<f32>(at(zeroPointSteps, k)) * step;
   const s1 = superScale * c1, s2 = superScale * c2, s3 = superScale * c3, s4 = superScale * c4;
   errorsOfScales(weightsOf(k), importancesOf(k), n, z, largest, 1 / s1, 1 / s2, 1 / s3, 1 / s4);
-  let best = c;
-  const e1 = sumOf(0) * (s1 * s1), e2 = sumOf(1) * (s2 * s2);
-  const e3 = sumOf(2) * (s3 * s3), e4 = sumOf(3) * (s4 * s4);
-  if (e1 < bestError) { bestError = e1; best = c1; }
-  if (e2 < bestError) { bestError = e2; best = c2; }
-  if (e3 < bestError) { bestError = e3; best = c3; }
-  if (e4 < bestError) { bestError = e4; best = c4; }
+  best = c;
+  keepBetter(sumOf(0) * (s1 * s1), c1);
+  keepBetter(sumOf(1) * (s2 * s2), c2);
+  keepBetter(sumOf(2) * (s3 * s3), c3);
+  keepBetter(sumOf(3) * (s4 * s4), c4);
   store<f32>(at(scaleCodes, k), best);
 }
 
-/** The super-group's error with its present codes, and the scale that fits them better, as `refittedScale`. */
+/**
+ * The super-group's error with its present codes, and the scale that fits them better, as `refittedScale`.
+ */
 let refittedScale: f32 = 0;
 function fitSuper(tile: Tile, first: i32, end: i32, superScale: f32): f64 {
   let error: f64 = 0;
@@ -325,7 +229,7 @@ export function searchSuper(tile: Tile, superIndex: i32, first: i32, end: i32, r
   let top: f32 = 0;
   for (let g = first; g < end; ++g) {
     startGroup(tile, g - first, g, paddedSize(tile, g));
-    top = bestScale > top ? bestScale : top;
+    top = best > top ? best : top;
   }
   let superScale = top / most;
   for (let k = 0; k < end - first; ++k) {
@@ -364,20 +268,20 @@ export function searchGroup(tile: Tile, group: i32, rowImportances: usize): void
   const least = errorToBeat(tile, group, group + 1);
   const n = paddedSize(tile, group);
   startGroup(tile, 0, group, n);
-  const started = bestScale;
+  const started = best;
   sweepZeroPoint(tile, 0, n, started);
   let d = load<f32>(zeroPointSteps);
   let z: f32 = d * step;
-  bestScale = started;
+  best = started;
   tryFactors(0, n, started, z, 0.97, 1.03, 0.94, 1.06);
-  let s = bestScale;
+  let s = best;
   let bestZ: f32 = 0;
   let bestD: f32 = 0;
   for (let refit = 0; ; ++refit) {
     const error = fitGroup(0, n, s, z);
     if (refit > 0 && !(error < bestError)) break;
     bestError = error;
-    bestScale = s;
+    best = s;
     bestZ = z;
     bestD = d;
     if (refit == REFITS) break;
@@ -404,7 +308,7 @@ export function searchGroup(tile: Tile, group: i32, rowImportances: usize): void
     }
   }
   if (!(<f64>bestError < least)) return;
-  store<f32>(at(tile.scales, group), bestScale / unitFactor);
+  store<f32>(at(tile.scales, group), best / unitFactor);
   if (tile.symmetric) return;
   store<f32>(at(tile.zeroPoints, group), bestZ);
   if (tile.zeroPointBits != 0) store<u8>(tile.zeroPointCodes + group, <u8>bestD);

@@ -1,10 +1,12 @@
 /**
- * Least weighted squared error (DESIGN.md, Definitions): rtn first, then every unit of storage searched for something
- * better (mse-search.ts), and, where asked, each row's scales multiplied until the row is as long along itself as it was.
+ * Least weighted squared error (DESIGN.md, Definitions): rtn first, then every unit of storage searched for
+ * something better (mse-search.ts), and, where asked, each row's scales multiplied until the row is as long
+ * along itself as it was.
  */
 import { loadRow } from "./convert";
 import { encodeRow } from "./encode";
-import { inversePowerOfTwo, layOutSearch, searchGroup, searchSuper } from "./mse-search";
+import { searchGroup, searchSuper } from "./mse-search";
+import { inversePowerOfTwo, layOutUnit } from "./mse-unit";
 import { alignUp } from "./number";
 import { finishRow } from "./row";
 import { proposeRange } from "./rtn";
@@ -12,8 +14,8 @@ import { endOfSuper, storeScales, storeZeroPoints } from "./storage";
 import { Tile } from "./tile";
 
 /**
- * Codes are chosen again after each multiplication, against the scales as stored, which undoes a part of it: the second
- * leaves 0.5 % of the gain missing at 2 bits where one leaves 1 %, 0.02 % at 4.
+ * Codes are chosen again after each multiplication, against the scales as stored, which undoes a part of it:
+ * the second leaves 0.5 % of the gain missing at 2 bits where one leaves 1 %, 0.02 % at 4.
  */
 const GAIN_ROUNDS: i32 = 2;
 /** A row whose rebuilt values need more than doubling is not the row any more. */
@@ -37,8 +39,8 @@ function largestMagnitude(values: usize, n: i32): f32 {
 }
 
 /**
- * Weights of the row's squared errors: v = h, or h·sqrt(σ² + w²) with σ² the row's mean square, both with h and w
- * scaled by a power of two, so that no square over- or underflows.
+ * Weights of the row's squared errors: v = h, or h·sqrt(σ² + w²) with σ² the row's mean square, both with h
+ * and w scaled by a power of two, so that no square over- or underflows.
  */
 function weighRow(tile: Tile, importanceFactor: f32, out: usize): void {
   const weights = tile.weights;
@@ -178,7 +180,8 @@ function multiplyScales(tile: Tile, factor: f32): void {
 export function quantizeRowsMse(tile: Tile, rowCount: i32): i32 {
   const isCoded = tile.scaleBits != 0;
   const rowImportances = tile.scratch;
-  layOutSearch(tile, rowImportances + (<usize>alignUp(tile.cols, 4) << 2), isCoded ? min<i32>(tile.groupsPerSuper, tile.groupsPerRow) : 1);
+  const groupsPerUnit = isCoded ? min<i32>(tile.groupsPerSuper, tile.groupsPerRow) : 1;
+  layOutUnit(tile, rowImportances + (<usize>alignUp(tile.cols, 4) << 2), groupsPerUnit);
   const importanceFactor: f32 = tile.importance == 0
     ? 1
     : inversePowerOfTwo(largestMagnitude(tile.importance, tile.cols));

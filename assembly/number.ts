@@ -42,3 +42,8 @@ export function largestCode(bits: i32): f32 {
 export function alignUp(n: i32, alignment: i32): i32 {
   return (n + alignment - 1) & -alignment;
 }
+
+/** Copies a few float32; the instruction for it calls out of the kernels, which takes longer than a short loop. */
+export function copyFloats(dst: usize, src: usize, n: i32): void {
+  for (const end = dst + (n << 2); dst < end; dst += 4, src += 4) store<f32>(dst, load<f32>(src));
+}

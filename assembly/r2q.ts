@@ -10,7 +10,7 @@
 import { loadRow } from "./convert";
 import { largestCode } from "./number";
 import { finishRow } from "./row";
-import { codeScale, endOfSuper, proposeSuperScale } from "./storage";
+import { codeValues, endOfSuper, proposeSuperScale } from "./storage";
 import { Tile } from "./tile";
 
 /** Most refinement steps of a group; the codes of nearly every group settle within a dozen. */
@@ -125,14 +125,9 @@ function storeResidual(tile: Tile): void {
     const end = endOfSuper(tile, i);
     const superScale = proposeSuperScale(tile, first, end);
     store<f32>(tile.superScales + (i << 2), superScale);
-    for (let g = first; g < end; ++g) {
-      const code = codeScale(load<f32>(tile.scales + (g << 2)), superScale, 0, largest);
-      const residualCode = codeScale(load<f32>(tile.residualScales + (g << 2)), superScale, 0, largest);
-      store<u8>(tile.scaleCodes + g, <u8>code);
-      store<u8>(tile.residualScaleCodes + g, <u8>residualCode);
-      store<f32>(tile.scales + (g << 2), superScale * code);
-      store<f32>(tile.residualScales + (g << 2), superScale * residualCode);
-    }
+    const n = end - first;
+    codeValues(tile.scales + (first << 2), tile.scaleCodes + first, n, superScale, 0, largest);
+    codeValues(tile.residualScales + (first << 2), tile.residualScaleCodes + first, n, superScale, 0, largest);
   }
 }
 
@@ -158,8 +153,8 @@ function encodeGroupR2q(weights: usize, codes: usize, rebuilt: usize, n: i32, al
   } else {
     for (let i = 0; i < n; ++i) {
       const w = load<f32>(weights + (i << 2));
-      const first: f32 = w >= 0 ? alpha1 : -alpha1;
-      const second: f32 = w >= first ? alpha2 : -alpha2;
+      const first = select<f32>(alpha1, -alpha1, w >= 0);
+      const second = select<f32>(alpha2, -alpha2, w >= first);
       store<u8>(codes + i, (<i32>(w >= 0) << 1) | <i32>(w >= first));
       store<f32>(rebuilt + (i << 2), first + second);
     }
@@ -200,8 +195,8 @@ function rebuildGroupR2q(codes: usize, rebuilt: usize, n: i32, alpha1: f32, alph
   } else {
     for (let i = 0; i < n; ++i) {
       const q = <i32>load<u8>(codes + i);
-      const first: f32 = q & 2 ? alpha1 : -alpha1;
-      const second: f32 = q & 1 ? alpha2 : -alpha2;
+      const first = select<f32>(alpha1, -alpha1, q & 2);
+      const second = select<f32>(alpha2, -alpha2, q & 1);
       store<f32>(rebuilt + (i << 2), first + second);
     }
   }

@@ -3,9 +3,10 @@ import { loadRow, loadRowUnchecked } from "./convert";
 import { rebuildFromCodes } from "./encode";
 import { addRowSums } from "./metrics";
 import { narrowRow } from "./narrow";
+import { copyFloats } from "./number";
 import { packedBytes, unpackRow } from "./pack";
 import { rebuildFromCodesR2q } from "./r2q";
-import { endOfSuper, zeroPointStep } from "./storage";
+import { endOfSuper, fillSymmetricZeroPoints, zeroPointStep } from "./storage";
 import { Tile } from "./tile";
 
 /** scales[S]·code of every group of the row, from codes of `scaleBits` bits at `packed`. */
@@ -34,13 +35,12 @@ function decodeRow(tile: Tile): void {
     }
     tile.storedScales += tile.supersPerRow << 2;
   } else {
-    memory.copy(tile.scales, tile.storedScales, groups << 2);
+    copyFloats(tile.scales, tile.storedScales, groups);
     tile.storedScales += groups << 2;
   }
   if (tile.isR2q) return;
   if (tile.symmetric) {
-    const middle = <f32>(1 << (tile.bits - 1));
-    for (let g = 0; g < groups; ++g) store<f32>(tile.zeroPoints + (g << 2), middle);
+    fillSymmetricZeroPoints(tile);
   } else if (tile.zeroPointBits != 0) {
     unpackRow(tile.storedZeroPointCodes, tile.zeroPointCodes, groups, tile.zeroPointBits);
     tile.storedZeroPointCodes += packedBytes(groups, tile.zeroPointBits);
@@ -49,7 +49,7 @@ function decodeRow(tile: Tile): void {
       store<f32>(tile.zeroPoints + (g << 2), <f32>load<u8>(tile.zeroPointCodes + g) * step);
     }
   } else {
-    memory.copy(tile.zeroPoints, tile.storedZeroPoints, groups << 2);
+    copyFloats(tile.zeroPoints, tile.storedZeroPoints, groups);
     tile.storedZeroPoints += groups << 2;
   }
 }

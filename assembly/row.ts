@@ -1,5 +1,6 @@
 /** What every method does with a row after its codes are chosen. */
 import { addRowSums } from "./metrics";
+import { copyFloats } from "./number";
 import { packRow, packedBytes } from "./pack";
 import { Tile } from "./tile";
 
@@ -10,7 +11,7 @@ export function finishRow(tile: Tile): void {
   tile.data += packedBytes(tile.cols, tile.bits);
   if (tile.scaleBits != 0) {
     const codeBytes = packedBytes(groups, tile.scaleBits);
-    memory.copy(tile.storedScales, tile.superScales, tile.supersPerRow << 2);
+    copyFloats(tile.storedScales, tile.superScales, tile.supersPerRow);
     tile.storedScales += tile.supersPerRow << 2;
     packRow(tile.scaleCodes, tile.storedScaleCodes, groups, tile.scaleBits);
     tile.storedScaleCodes += codeBytes;
@@ -19,7 +20,7 @@ export function finishRow(tile: Tile): void {
       tile.storedResidualScaleCodes += codeBytes;
     }
   } else {
-    memory.copy(tile.storedScales, tile.scales, groups << 2);
+    copyFloats(tile.storedScales, tile.scales, groups);
     tile.storedScales += groups << 2;
   }
   if (!tile.symmetric && !tile.isR2q) {
@@ -27,10 +28,10 @@ export function finishRow(tile: Tile): void {
       packRow(tile.zeroPointCodes, tile.storedZeroPointCodes, groups, tile.zeroPointBits);
       tile.storedZeroPointCodes += packedBytes(groups, tile.zeroPointBits);
     } else {
-      memory.copy(tile.storedZeroPoints, tile.zeroPoints, groups << 2);
+      copyFloats(tile.storedZeroPoints, tile.zeroPoints, groups);
       tile.storedZeroPoints += groups << 2;
     }
   }
-  for (let i = tile.cols; i < ((tile.cols + 3) & -4); ++i) store<f32>(tile.rebuilt + (i << 2), 0);
+  for (let i = tile.cols; i & 3; ++i) store<f32>(tile.rebuilt + (i << 2), 0);
   addRowSums(tile.weights, tile.rebuilt, tile.cols, tile.sums);
 }

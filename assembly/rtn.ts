@@ -1,7 +1,7 @@
 /** Round to nearest: scale and zero point from the group's range (DESIGN.md, Definitions). */
 import { loadRowUnchecked, reportBadWeight } from "./convert";
 import { encodeRow } from "./encode";
-import { LARGEST_WEIGHT, largestCode, roundClamp } from "./number";
+import { LARGEST_WEIGHT, ROUND_MAGIC, largestCode, roundClamp } from "./number";
 import { finishRow } from "./row";
 import { storeScales, storeZeroPoints } from "./storage";
 import { Tile } from "./tile";
@@ -68,34 +68,61 @@ function firstLargest(weights: usize, n: i32, low: f32, high: f32): f32 {
   return 0;
 }
 
+/** s = (hi − lo)/L and z = clamp(round(−lo/s), 0, L), 0 where s is, from hi in `scales` and lo in `zeroPoints`. */
+function proposeFromRanges(scales: usize, zeroPoints: usize, groups: i32, largest: f32): void {
+  let g = 0;
+  if (ASC_FEATURE_SIMD) {
+    const zero = f32x4.splat(0);
+    const levels = f32x4.splat(largest);
+    const magic = f32x4.splat(ROUND_MAGIC);
+    for (; g <= groups - 4; g += 4) {
+      const low = v128.load(zeroPoints + (g << 2));
+      const scale = f32x4.div(f32x4.sub(v128.load(scales + (g << 2)), low), levels);
+      const x = f32x4.div(f32x4.sub(zero, low), scale);
+      const zeroPoint = f32x4.sub(f32x4.add(f32x4.pmin(levels, f32x4.pmax(zero, x)), magic), magic);
+      v128.store(scales + (g << 2), scale);
+      v128.store(zeroPoints + (g << 2), v128.and(zeroPoint, f32x4.ne(scale, zero)));
+    }
+  }
+  for (; g < groups; ++g) {
+    const low = load<f32>(zeroPoints + (g << 2));
+    const scale = (load<f32>(scales + (g << 2)) - low) / largest;
+    store<f32>(scales + (g << 2), scale);
+    store<f32>(zeroPoints + (g << 2), scale == 0 ? 0 : roundClamp((0 - low) / scale, 0, largest));
+  }
+}
+
 /**
  * Proposes `tile.scales` and `tile.zeroPoints` (rounded) of every group of the row in `tile.weights`. False, with the
  * rest undone, where a weight is not finite or beyond LARGEST_WEIGHT.
  */
 export function proposeRange(tile: Tile): bool {
-  const largest = largestCode(tile.bits);
   const half = <f32>(1 << (tile.bits - 1));
+  const groups = tile.groupsPerRow;
   const groupSize = tile.groupSize;
+  const scales = tile.scales;
+  const zeroPoints = tile.zeroPoints;
+  const symmetric = tile.symmetric;
   let first = 0;
-  for (let g = 0; g < tile.groupsPerRow; ++g) {
+  for (let g = 0; g < groups; ++g) {
     const weights = tile.weights + (first << 2);
     const n = min<i32>(groupSize, tile.cols - first);
     groupRange(weights, n);
-    if (!(rangeHigh <= LARGEST_WEIGHT && rangeLow >= -LARGEST_WEIGHT)) return false;
-    let scale: f32;
-    if (tile.symmetric) {
-      scale =
-        tile.scaleBits != 0
-          ? max<f32>(rangeHigh, -rangeLow) / (half - 1)
-          : (0 - firstLargest(weights, n, rangeLow, rangeHigh)) / half;
+    const low = rangeLow;
+    const high = rangeHigh;
+    if (!(high <= LARGEST_WEIGHT && low >= -LARGEST_WEIGHT)) return false;
+    if (!symmetric) {
+      store<f32>(scales + (g << 2), high);
+      store<f32>(zeroPoints + (g << 2), low);
+    } else if (tile.scaleBits != 0) {
+      store<f32>(scales + (g << 2), max<f32>(high, -low) / (half - 1));
     } else {
-      scale = (rangeHigh - rangeLow) / largest;
-      const zeroPoint: f32 = scale == 0 ? 0 : roundClamp((0 - rangeLow) / scale, 0, largest);
-      store<f32>(tile.zeroPoints + (g << 2), zeroPoint);
+      // A quotient that underflows may be −0; adding 0 takes the sign off.
+      store<f32>(scales + (g << 2), (0 - firstLargest(weights, n, low, high)) / half + 0);
     }
-    store<f32>(tile.scales + (g << 2), scale);
     first += groupSize;
   }
+  if (!symmetric) proposeFromRanges(scales, zeroPoints, groups, largestCode(tile.bits));
   return true;
 }
 

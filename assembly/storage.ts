@@ -3,7 +3,7 @@
  * Proposed values stand in `tile.scales`, `tile.zeroPoints`, `tile.residualScales`; these functions replace them by
  * what a reader decodes and leave the codes beside them.
  */
-import { largestCode, roundClamp } from "./number";
+import { ROUND_MAGIC, clamp, largestCode } from "./number";
 import { Tile } from "./tile";
 
 /** The group after the last of super-group `superIndex`. */
@@ -23,21 +23,44 @@ export function proposeSuperScale(tile: Tile, first: i32, end: i32): f32 {
   return largest / largestCode(tile.scaleBits);
 }
 
-/** clamp(round(s/S), lowest, 2^sb − 1); without a super scale (all scales zero) `lowest`. */
-// @ts-ignore: decorator
-@inline
-export function codeScale(scale: f32, superScale: f32, lowest: f32, largest: f32): f32 {
-  return superScale == 0 ? lowest : roundClamp(scale / superScale, lowest, largest);
+/**
+ * Codes `n` float32 at `values` in units of `unit`: code = clamp(round(value/unit), lowest, largest), one a byte at
+ * `codes`, and the value becomes unit·code. `unit` 0 (every scale of a super-group is 0) gives `lowest` and 0.
+ */
+export function codeValues(values: usize, codes: usize, n: i32, unit: f32, lowest: f32, largest: f32): void {
+  // Any value over Inf is 0, which is clamped to the lowest code.
+  const divisor: f32 = unit == 0 ? Infinity : unit;
+  let i = 0;
+  if (ASC_FEATURE_SIMD) {
+    for (; i <= n - 4; i += 4) {
+      const at = values + (i << 2);
+      const x = f32x4.div(v128.load(at), f32x4.splat(divisor));
+      const clamped = f32x4.pmin(f32x4.splat(largest), f32x4.pmax(f32x4.splat(lowest), x));
+      const rounded = f32x4.add(clamped, f32x4.splat(ROUND_MAGIC));
+      v128.store(at, f32x4.mul(f32x4.splat(unit), f32x4.sub(rounded, f32x4.splat(ROUND_MAGIC))));
+      const words = v128.and(rounded, i32x4.splat(255));
+      const halves = i16x8.narrow_i32x4_u(words, words);
+      v128.store32_lane(codes + i, i8x16.narrow_i16x8_u(halves, halves), 0);
+    }
+  }
+  for (; i < n; ++i) {
+    const at = values + (i << 2);
+    const rounded = clamp(load<f32>(at) / divisor, lowest, largest) + ROUND_MAGIC;
+    store<u8>(codes + i, <u8>reinterpret<u32>(rounded));
+    store<f32>(at, unit * (rounded - ROUND_MAGIC));
+  }
 }
 
-/** Codes the scales of one super-group against `superScale` and replaces them by code · superScale. */
-export function codeScalesOfSuper(tile: Tile, superIndex: i32, superScale: f32): void {
+/** The plain storage of a row's scales: S from the largest scale of each super-group, nearest codes from 1. */
+export function storeScales(tile: Tile): void {
+  if (tile.scaleBits == 0) return;
   const largest = largestCode(tile.scaleBits);
-  store<f32>(tile.superScales + (superIndex << 2), superScale);
-  for (let g = superIndex * tile.groupsPerSuper; g < endOfSuper(tile, superIndex); ++g) {
-    const code = codeScale(load<f32>(tile.scales + (g << 2)), superScale, 1, largest);
-    store<u8>(tile.scaleCodes + g, <u8>code);
-    store<f32>(tile.scales + (g << 2), superScale * code);
+  for (let i = 0; i < tile.supersPerRow; ++i) {
+    const first = i * tile.groupsPerSuper;
+    const end = endOfSuper(tile, i);
+    const superScale = proposeSuperScale(tile, first, end);
+    store<f32>(tile.superScales + (i << 2), superScale);
+    codeValues(tile.scales + (first << 2), tile.scaleCodes + first, end - first, superScale, 1, largest);
   }
 }
 
@@ -48,34 +71,18 @@ export function zeroPointStep(tile: Tile): f32 {
   return largestCode(tile.bits) / largestCode(tile.zeroPointBits);
 }
 
-/** Code of a zero point: clamp(round(z/step), 0, 2^zb − 1). */
-// @ts-ignore: decorator
-@inline
-export function codeZeroPoint(zeroPoint: f32, step: f32, largest: f32): f32 {
-  return roundClamp(zeroPoint / step, 0, largest);
+/** 2^(bits − 1), the zero point of every group of a symmetric row. */
+export function fillSymmetricZeroPoints(tile: Tile): void {
+  const middle = <f32>(1 << (tile.bits - 1));
+  for (let g = 0; g < tile.groupsPerRow; ++g) store<f32>(tile.zeroPoints + (g << 2), middle);
 }
 
 /** Proposed zero points to stored ones: nearest codes, or float32 as they are, or the symmetric constant. */
 export function storeZeroPoints(tile: Tile): void {
-  const groups = tile.groupsPerRow;
   if (tile.symmetric) {
-    const middle = <f32>(1 << (tile.bits - 1));
-    for (let g = 0; g < groups; ++g) store<f32>(tile.zeroPoints + (g << 2), middle);
+    fillSymmetricZeroPoints(tile);
   } else if (tile.zeroPointBits != 0) {
-    const step = zeroPointStep(tile);
     const largest = largestCode(tile.zeroPointBits);
-    for (let g = 0; g < groups; ++g) {
-      const code = codeZeroPoint(load<f32>(tile.zeroPoints + (g << 2)), step, largest);
-      store<u8>(tile.zeroPointCodes + g, <u8>code);
-      store<f32>(tile.zeroPoints + (g << 2), code * step);
-    }
-  }
-}
-
-/** The plain storage of a row's scales: S from the largest scale of each super-group, nearest codes. */
-export function storeScales(tile: Tile): void {
-  if (tile.scaleBits == 0) return;
-  for (let i = 0; i < tile.supersPerRow; ++i) {
-    codeScalesOfSuper(tile, i, proposeSuperScale(tile, i * tile.groupsPerSuper, endOfSuper(tile, i)));
+    codeValues(tile.zeroPoints, tile.zeroPointCodes, tile.groupsPerRow, zeroPointStep(tile), 0, largest);
   }
 }

@@ -219,8 +219,7 @@ function mean(values: readonly number[]): number | null {
 }
 
 function summarize(results: readonly JobResult[], totalSeconds: number): BatchSummary {
-  const count = (...statuses: JobStatus[]): number =>
-    results.filter(({ status }) => statuses.includes(status)).length;
+  const count = (...statuses: JobStatus[]): number => results.filter(({ status }) => statuses.includes(status)).length;
   const summaries = results.flatMap(({ summary }) => summary ?? []);
   const done = count("successful", "skipped");
   return {

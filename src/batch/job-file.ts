@@ -79,8 +79,8 @@ export function readJobEntries(text: string, file: string): { entries: JobEntry[
 
 /** Every entry that is a mapping, so that all its faults are found in one go, whatever others there are. */
 function readEntries(values: Readonly<Record<string, unknown>>, given: ReadonlyMap<string, GivenValue>): JobEntry[] {
-  const defaults = isMapping(values["defaults"]) ? values["defaults"] : {};
-  const list = Array.isArray(values["jobs"]) ? values["jobs"] : [];
+  const defaults = isMapping(values.defaults) ? values.defaults : {};
+  const list = Array.isArray(values.jobs) ? values.jobs : [];
   return list.flatMap((entry: unknown, index): JobEntry[] => {
     if (!isMapping(entry)) return [];
     const { model_path: modelPath, output_path: outputPath, ...own } = entry;

@@ -129,7 +129,9 @@ function jobError(problems: readonly JobProblem[]): ArrowQuantError {
   const lines = problems.slice(0, MAX_PROBLEMS_SHOWN).map(({ message }) => message);
   if (problems.length > lines.length) lines.push(`and ${problems.length - lines.length} more`);
   const message =
-    lines.length === 1 ? (lines[0] as string) : `${problems.length} problems, nothing was started:\n${lines.join("\n")}`;
+    lines.length === 1
+      ? (lines[0] as string)
+      : `${problems.length} problems, nothing was started:\n${lines.join("\n")}`;
   return new ArrowQuantError("E_JOB_FILE", message, {
     hint: "a job has model_path, output_path and any key of `arrowquant config schema`",
     details: { problems: problems.slice(0, MAX_PROBLEMS_SHOWN) },
@@ -172,7 +174,7 @@ async function resolveEntry(
     if (!(thrown instanceof ArrowQuantError)) throw thrown;
     if (thrown.code === "E_CONFLICT") return { config: null, faults: [problemOf(entry, null, thrown.message)] };
     if (thrown.code !== "E_CONFIG") throw thrown;
-    const faults = (thrown.details["problems"] as readonly Problem[]).map(({ key, message }) =>
+    const faults = (thrown.details.problems as readonly Problem[]).map(({ key, message }) =>
       problemOf(entry, key, message.slice(configLabel.length + 2)),
     );
     return { config: null, faults };

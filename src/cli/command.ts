@@ -5,7 +5,7 @@ import type { Section } from "../report/sections.js";
 import type { TextStyle } from "../report/text.js";
 import type { Terminal } from "./terminal.js";
 
-export interface Argument {
+interface Argument {
   /** In capitals; required unless `optional`. */
   readonly name: string;
   readonly description: string;
@@ -40,7 +40,7 @@ export interface Flag {
   readonly parse?: (given: string | readonly string[]) => unknown;
 }
 
-export interface Example {
+interface Example {
   readonly description: string;
   readonly command: string;
 }
@@ -74,6 +74,8 @@ export interface Outcome {
 export interface Command {
   /** With its topic: `quantize`, `config show`. */
   readonly name: string;
+  /** One line, for the list of commands and the head of the help. */
+  readonly summary: string;
   /** Paragraphs of the help, one a line. */
   readonly description?: string;
   readonly args: readonly Argument[];

@@ -1,59 +1,26 @@
 /** The table of commands, and which of them a command line means. */
 import { closest, distance } from "fastest-levenshtein";
 import { ArrowQuantError, ERRORS } from "../errors.js";
-import type { Command } from "./command.js";
-import { commandHelp, overview } from "./help.js";
 import { readVersion } from "../version.js";
+import type { Command } from "./command.js";
+import { batch } from "./commands/batch.js";
+import { configInit, configSchema, configShow } from "./commands/config.js";
+import { exportCommand } from "./commands/export.js";
+import { inspect } from "./commands/inspect.js";
+import { quantize } from "./commands/quantize.js";
+import { validate } from "./commands/validate.js";
+import { commandHelp, overview } from "./help.js";
 
-interface CommandEntry {
-  /** With its topic, if it belongs to one: `config show`. */
-  readonly name: string;
-  readonly summary: string;
-  /** Loaded when it is called for: help and version of the program need none. */
-  readonly load: () => Promise<Command>;
-}
-
-export const COMMANDS: readonly CommandEntry[] = [
-  {
-    name: "quantize",
-    summary: "Quantize the weights of a model and measure what was written",
-    load: async () => (await import("./commands/quantize.js")).quantize,
-  },
-  {
-    name: "validate",
-    summary: "Compare a quantized model on disk with its original, layer by layer",
-    load: async () => (await import("./commands/validate.js")).validate,
-  },
-  {
-    name: "batch",
-    summary: "Quantize many models, from a job file or a list of folders",
-    load: async () => (await import("./commands/batch.js")).batch,
-  },
-  {
-    name: "inspect",
-    summary: "List the tensors of a model or a quantized file",
-    load: async () => (await import("./commands/inspect.js")).inspect,
-  },
-  {
-    name: "export",
-    summary: "Rebuild the tensors of a quantized file as safetensors",
-    load: async () => (await import("./commands/export.js")).exportCommand,
-  },
-  {
-    name: "config show",
-    summary: "Show every setting with its value and where it comes from",
-    load: async () => (await import("./commands/config.js")).configShow,
-  },
-  {
-    name: "config init",
-    summary: "Write a commented configuration file to start from",
-    load: async () => (await import("./commands/config.js")).configInit,
-  },
-  {
-    name: "config schema",
-    summary: "Print the JSON Schema of configuration files, for editors",
-    load: async () => (await import("./commands/config.js")).configSchema,
-  },
+/** Data alone: what a command needs to do its work is loaded when it does it. */
+export const COMMANDS: readonly Command[] = [
+  quantize,
+  validate,
+  batch,
+  inspect,
+  exportCommand,
+  configShow,
+  configInit,
+  configSchema,
 ];
 
 export type Request =
@@ -73,9 +40,10 @@ function asksForHelp(line: readonly string[]): boolean {
 /** What the exit codes mean, in one line: the help is where they are looked up. */
 function exitCodeNote(): string {
   return (
-    `EXIT CODES: 0 done; ${ERRORS.E_INTERNAL.exitCode} unexpected; ${ERRORS.E_USAGE.exitCode} usage or configuration; ` +
-    `${ERRORS.E_READ.exitCode} input; ${ERRORS.E_QUALITY.exitCode} quality below the threshold, or missing, extra or ` +
-    `misshapen layers; ${ERRORS.E_JOBS.exitCode} some batch jobs failed; 130, 143 interrupted.`
+    `EXIT CODES: 0 done; ${ERRORS.E_INTERNAL.exitCode} unexpected; ` +
+    `${ERRORS.E_USAGE.exitCode} usage or configuration; ${ERRORS.E_READ.exitCode} input; ` +
+    `${ERRORS.E_QUALITY.exitCode} quality below the threshold, or missing, extra or misshapen layers; ` +
+    `${ERRORS.E_JOBS.exitCode} some batch jobs failed; 130, 143 interrupted.`
   );
 }
 
@@ -113,7 +81,7 @@ function unknownCommand(given: string, known: readonly string[]): ArrowQuantErro
  * `help X` is the same as `X --help`.
  * @throws E_USAGE
  */
-export async function findCommand(args: readonly string[], columns: number): Promise<Request> {
+export function findCommand(args: readonly string[], columns: number): Request {
   const [first, ...rest] = args[0] === "help" ? [...args.slice(1), "--help"] : args;
   if (first === undefined || HELP_FLAGS.includes(first)) {
     return { kind: "text", name: "help", text: programHelp(columns) };
@@ -133,14 +101,13 @@ export async function findCommand(args: readonly string[], columns: number): Pro
     return { kind: "text", name: first, text: topicHelp(first, columns) };
   }
   const name = isTopic ? `${first} ${rest[0]}` : first;
-  const entry = COMMANDS.find((candidate) => candidate.name === name);
-  if (entry === undefined) {
+  const command = COMMANDS.find((candidate) => candidate.name === name);
+  if (command === undefined) {
     const known = COMMANDS.map((candidate) => candidate.name);
     throw unknownCommand(name, isTopic ? known : [...known.filter((other) => !other.includes(" ")), ...topics]);
   }
-  const command = await entry.load();
   const line = isTopic ? rest.slice(1) : rest;
   return asksForHelp(line)
-    ? { kind: "text", name, text: commandHelp(command, entry.summary, columns) }
+    ? { kind: "text", name, text: commandHelp(command, columns) }
     : { kind: "command", name, command, line };
 }

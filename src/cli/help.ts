@@ -37,7 +37,7 @@ function definitions(entries: readonly (readonly [label: string, text: string])[
   });
 }
 
-export function flagLabel(flag: Flag): string {
+function flagLabel(flag: Flag): string {
   const short = flag.short === undefined ? "    " : `-${flag.short}, `;
   const value = flag.choices?.join("|") ?? flag.value;
   return `${short}--${flag.negatable ? "[no-]" : ""}${flag.name}${value === undefined ? "" : `=<${value}>`}`;
@@ -53,11 +53,17 @@ function usage(command: Command): string {
   return ["$ arrowquant", command.name, ...args, ...required, "[flags]"].join(" ");
 }
 
-export function commandHelp(command: Command, summary: string, columns: number): string {
+export function commandHelp(command: Command, columns: number): string {
   const width = Math.min(MAX_WIDTH, columns);
-  const blocks: string[][] = [[summary], ["USAGE", `${GAP}${usage(command)}`]];
+  const blocks: string[][] = [[command.summary], ["USAGE", `${GAP}${usage(command)}`]];
   if (command.args.length > 0) {
-    blocks.push(["ARGUMENTS", ...definitions(command.args.map((arg) => [arg.name, arg.description]), width)]);
+    blocks.push([
+      "ARGUMENTS",
+      ...definitions(
+        command.args.map((arg) => [arg.name, arg.description]),
+        width,
+      ),
+    ]);
   }
   for (const group of new Set(command.flags.map((flag) => flag.group))) {
     const entries = command.flags
@@ -88,7 +94,13 @@ export function overview(
   const blocks = [
     [about.title],
     ["USAGE", `${GAP}$ ${about.usage}`],
-    ["COMMANDS", ...definitions(commands.map(({ name, summary }) => [name, summary]), width)],
+    [
+      "COMMANDS",
+      ...definitions(
+        commands.map(({ name, summary }) => [name, summary]),
+        width,
+      ),
+    ],
     ...(about.notes.length === 0 ? [] : [about.notes.flatMap((note) => wrap(note, width))]),
   ];
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;

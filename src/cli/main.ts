@@ -5,16 +5,16 @@
  * stdout, whatever happens.
  */
 import { type ArrowQuantError, toArrowQuantError } from "../errors.js";
-import { EMPTY_BODY, type JsonDocument } from "../report/json.js";
 import { failureSections } from "../report/failure.js";
+import { EMPTY_BODY, type JsonDocument } from "../report/json.js";
 import { renderMarkdown } from "../report/markdown.js";
+import { readVersion } from "../version.js";
 import type { Outcome } from "./command.js";
 import { findCommand } from "./commands.js";
 import { complainAbout } from "./complaint.js";
 import { writeReport } from "./report.js";
 import { watchSignals } from "./signals.js";
 import { readManner, Terminal } from "./terminal.js";
-import { readVersion } from "../version.js";
 
 /** @returns the exit code, once everything is written */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -26,7 +26,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   let error: ArrowQuantError | null = null;
   let reportPath: string | null = null;
   try {
-    const request = await findCommand(args, terminal.style.width);
+    const request = findCommand(args, terminal.style.width);
     name = request.name;
     if (request.kind === "text") {
       terminal.print(request.text);
@@ -34,7 +34,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     }
     const { parseLine } = await import("./parse.js");
     const parsed = parseLine(request.command, request.line);
-    reportPath = (parsed.flags["report"] as string | undefined) ?? null;
+    reportPath = (parsed.flags.report as string | undefined) ?? null;
     outcome = await request.command.run({ ...parsed, terminal, signal: signals.signal });
     error = outcome.failure ?? null;
   } catch (thrown) {

@@ -1,5 +1,5 @@
 /** Arguments against a command's flags, by commander; every complaint becomes an error of ours. */
-import { CommanderError, Command as Parser, Option } from "commander";
+import { CommanderError, Option, Command as Parser } from "commander";
 import { ArrowQuantError } from "../errors.js";
 import type { Command, Flag } from "./command.js";
 
@@ -37,7 +37,10 @@ function usageError(error: CommanderError, command: Command): ArrowQuantError {
 
 /** `-o --json` forgot the output: it does not name a file `--json`. */
 function refuseFlagAsValue(command: Command, flag: Flag, value: unknown): void {
-  const names = command.flags.flatMap(({ name, short }) => [`--${name}`, ...(short === undefined ? [] : [`-${short}`])]);
+  const names = command.flags.flatMap(({ name, short }) => [
+    `--${name}`,
+    ...(short === undefined ? [] : [`-${short}`]),
+  ]);
   const taken = [value].flat().find((text) => names.includes(String(text)));
   if (taken === undefined) return;
   throw new ArrowQuantError("E_USAGE", `--${flag.name} needs a value, ${taken} is a flag`, {

@@ -48,7 +48,8 @@ function figures(update: ProgressUpdate): string {
 export function progressLine(label: string, update: ProgressUpdate, bar: string, width: number): string {
   const fixed = [label, bar, figures(update)].filter((part) => part !== "").join("  ");
   const room = width - fixed.length - 2;
-  const layer = room < MIN_LAYER_WIDTH || update.layer === "" ? "" : `  ${truncateMiddle(printable(update.layer), room)}`;
+  const layer =
+    room < MIN_LAYER_WIDTH || update.layer === "" ? "" : `  ${truncateMiddle(printable(update.layer), room)}`;
   return (fixed + layer).slice(0, width);
 }
 

@@ -4,7 +4,7 @@ import { ArrowQuantError } from "../errors.js";
 import { OutputFile, OutputTarget } from "../io/output.js";
 
 const REPORT_ENDINGS = [".json", ".md"] as const;
-export type ReportEnding = (typeof REPORT_ENDINGS)[number];
+type ReportEnding = (typeof REPORT_ENDINGS)[number];
 
 /** @throws E_USAGE for an ending that no report has: asked before any work. */
 export function reportEnding(path: string): ReportEnding {

@@ -249,7 +249,7 @@ export const ENGINE_FLAGS: readonly Flag[] = [
 
 export const DISPLAY_FLAGS: readonly Flag[] = [
   { name: "json", description: "One JSON document on stdout and nothing else", group: DISPLAY },
-  { name: "verbose", description: "Say more; show the stack of errors", group: DISPLAY },
+  { name: "verbose", description: "Show all layers, and the stack of errors", group: DISPLAY },
   {
     name: "quiet",
     contradicts: "verbose",
@@ -274,11 +274,3 @@ export const FORCE_FLAG: Flag = {
   description: "Replace an output that arrowquant did not write",
   group: OUTPUT_GROUP,
 };
-
-/** stdin and stdout cannot be read and written by position, which is how models are. */
-export function refuseDash(path: string, what: string): string {
-  if (path !== "-") return path;
-  throw new ArrowQuantError("E_USAGE", `${what} cannot be "-": models are read and written by position`, {
-    hint: "name a file or folder",
-  });
-}

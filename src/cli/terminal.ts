@@ -32,7 +32,7 @@ function isSet(variable: string | undefined): boolean {
 
 /** https://no-color.org: present and not empty. */
 function wantsColor(stream: WriteStream): boolean {
-  return stream.isTTY === true && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb";
+  return stream.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== "dumb";
 }
 
 class Channel {
@@ -80,7 +80,7 @@ export class Terminal {
     this.quiet = manner.quiet;
     this.verbose = manner.verbose;
     this.interactive =
-      process.stderr.isTTY === true && process.env["TERM"] !== "dumb" && !isSet(process.env["CI"]) && !manner.quiet;
+      process.stderr.isTTY === true && process.env.TERM !== "dumb" && !isSet(process.env.CI) && !manner.quiet;
   }
 
   /** How text for stdout is drawn. */

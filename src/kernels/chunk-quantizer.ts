@@ -98,7 +98,7 @@ export class ChunkQuantizer {
       storageBits: spec.bits,
       groupSize: spec.groupSize,
       groupsPerRow: layout.groupsPerRow,
-      groupsPerSuper: spec.superGroupSize === null ? layout.groupsPerRow : spec.superGroupSize / spec.groupSize,
+      groupsPerSuper: Math.min(layout.groupsPerRow, (spec.superGroupSize ?? Infinity) / spec.groupSize),
       supersPerRow: Math.max(1, layout.supersPerRow),
       symmetric: spec.symmetric ? 1 : 0,
       isR2q: spec.method === "r2q" ? 1 : 0,

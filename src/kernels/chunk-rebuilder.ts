@@ -42,8 +42,7 @@ type Part = (typeof PARTS)[number];
 
 function groupCounts(stored: StoredChunk) {
   const groupsPerRow = Math.ceil(stored.cols / stored.groupSize);
-  const groupsPerSuper =
-    stored.superGroupSize === null ? groupsPerRow : stored.superGroupSize / stored.groupSize;
+  const groupsPerSuper = Math.min(groupsPerRow, (stored.superGroupSize ?? Infinity) / stored.groupSize);
   return { groupsPerRow, groupsPerSuper, supersPerRow: Math.ceil(groupsPerRow / groupsPerSuper) };
 }
 

@@ -138,8 +138,7 @@ async function writeLayers(
       try {
         const settled = await outcome;
         for await (const chunk of settled.chunks) {
-          await writer.write(nativeRow(run, settled, chunk));
-          session.buffers.give(chunk.buffer);
+          await writer.write(nativeRow(run, settled, chunk), () => session.buffers.give(chunk.buffer));
         }
         reports.push(settled.report());
         run.meter.add(plan.component, settled.layer.tensor.name, 0, 1);

@@ -2,19 +2,14 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ArrowQuantError } from "../errors.js";
-import { openModel, type OpenOptions } from "../formats/open.js";
+import { type OpenOptions, openModel } from "../formats/open.js";
 import { isNativeFile, type NativeFile, openNative } from "../formats/parquet/reader.js";
 import { type NativeRow, type NativeRowMeta, QUANT_TYPES, rowPayloadBytes } from "../formats/parquet/row.js";
+import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import type { Component } from "../tensor/info.js";
-import { type Dtype, DTYPES } from "../tensor/dtype.js";
 import { type BitWidth, countElements, rowBytes, rowLayout, viewAs2d } from "../tensor/layout.js";
 import { addSums, deriveMetrics, type ErrorMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
-import {
-  formatBitsPerWeight,
-  formatBytes,
-  formatCount,
-  formatShape,
-} from "./figures.js";
+import { formatBitsPerWeight, formatBytes, formatCount, formatShape } from "./figures.js";
 import { METRIC_COLUMNS, metricCells } from "./quantize.js";
 import { type Column, listSection, type Section } from "./sections.js";
 
@@ -35,7 +30,7 @@ export interface InspectedTensor {
   readonly metrics: ErrorMetrics | null;
 }
 
-export interface InspectedComponent {
+interface InspectedComponent {
   readonly name: string;
   readonly className: string | null;
   readonly tensors: readonly InspectedTensor[];
@@ -107,7 +102,12 @@ async function inspectNative(path: string, files: readonly string[]): Promise<In
       kinds.add(native.kind === "extended" ? "Parquet V2 Extended" : "Parquet V2");
       const { component, metadata } = native;
       const tensors = await listTensors(native);
-      components.push({ name: component, className: readClassName(metadata), tensors, metadata: Object.fromEntries(metadata) });
+      components.push({
+        name: component,
+        className: readClassName(metadata),
+        tensors,
+        metadata: Object.fromEntries(metadata),
+      });
     } finally {
       native.close();
     }
@@ -118,7 +118,7 @@ async function inspectNative(path: string, files: readonly string[]): Promise<In
 /** Class name in the component's own config, as the file carries it. */
 function readClassName(metadata: ReadonlyMap<string, string>): string | null {
   const config = parseJson(metadata.get("arrowquant.component_config"));
-  const name = config["_class_name"] ?? (config["architectures"] as unknown[] | undefined)?.[0];
+  const name = config._class_name ?? (config.architectures as unknown[] | undefined)?.[0];
   return typeof name === "string" ? name : null;
 }
 
@@ -140,12 +140,13 @@ interface Gathered {
 }
 
 async function listTensors(native: NativeFile): Promise<InspectedTensor[]> {
-  const isSymmetric = parseJson(native.metadata.get("arrowquant.config"))["symmetric"];
+  const isSymmetric = parseJson(native.metadata.get("arrowquant.config")).symmetric;
   // Headers leave one thing open: whether there are float32 zero points. Where the settings do not say, rows do.
   const rows = typeof isSymmetric === "boolean" ? native.rowHeaders() : native.rows();
   const gathered: Gathered[] = [];
   for await (const row of rows) {
-    if (row.chunkIndex === 0) gathered.push({ meta: row, byteLength: 0, sums: row.metrics === null ? null : zeroSums() });
+    if (row.chunkIndex === 0)
+      gathered.push({ meta: row, byteLength: 0, sums: row.metrics === null ? null : zeroSums() });
     const current = gathered.at(-1) as Gathered;
     if (row.metrics !== null && current.sums !== null) addSums(current.sums, row.metrics);
     if ("data" in row) current.byteLength += rowPayloadBytes(row as NativeRow);
@@ -226,7 +227,10 @@ function componentSections(component: InspectedComponent): Section[] {
         ["parameters", formatCount(sumOf(tensors, ({ parameterCount }) => parameterCount))],
         ["size", formatBytes(sumOf(tensors, ({ byteLength }) => byteLength))],
         ...(isNative
-          ? ([["bits per weight", formatBitsPerWeight(parameters === 0 ? null : (8 * bytes) / parameters)]] as [string, string][])
+          ? ([["bits per weight", formatBitsPerWeight(parameters === 0 ? null : (8 * bytes) / parameters)]] as [
+              string,
+              string,
+            ][])
           : []),
       ],
     },

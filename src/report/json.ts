@@ -8,12 +8,12 @@
 import type { BatchResult, BatchSummary, JobResult } from "../batch/result.js";
 import type { SerializedError } from "../errors.js";
 import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
+import { estimateLayerBytes } from "../plan/size.js";
 import type { LayerReport, QuantizePlan, QuantizeResult, Summary } from "../quantize/result.js";
 import { countElements } from "../tensor/layout.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
 import type { ValidatedLayer, ValidateResult } from "../validate/result.js";
 import type { InspectedTensor, Inspection } from "./inspect.js";
-import { plannedBytes } from "./plan.js";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -134,7 +134,7 @@ function planLayerJson(component: string, layer: LayerPlan): JsonObject {
     metrics: null,
     parameters: countElements(tensor.shape),
     bytes_in: tensor.location.byteLength,
-    bytes_out: plannedBytes(layer),
+    bytes_out: estimateLayerBytes(layer),
     symmetric: spec?.symmetric ?? null,
     scale_bits: spec?.scaleBits ?? null,
     zero_point_bits: spec?.zeroPointBits ?? null,

@@ -1,20 +1,11 @@
 /** A plan as sections: what will be done with each tensor, and why. Pure. */
 import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
+import { estimateLayerBytes } from "../plan/size.js";
 import type { QuantizePlan } from "../quantize/result.js";
-import { DTYPES } from "../tensor/dtype.js";
-import { countElements, rowBytes, rowLayout, viewAs2d } from "../tensor/layout.js";
 import { formatBitsPerWeight, formatBytes, formatQuantity, formatRatio, formatShape } from "./figures.js";
 import { listSection, type Section } from "./sections.js";
 
-/** Bytes a layer will be stored in, with everything a reader needs. */
-export function plannedBytes(layer: LayerPlan): number {
-  const { tensor, spec, storedDtype } = layer;
-  if (spec === null) return Math.ceil((countElements(tensor.shape) * DTYPES[storedDtype].bits) / 8);
-  const { rows, cols } = viewAs2d(tensor.shape);
-  return rows * rowBytes(rowLayout(cols, spec));
-}
-
-/** `scales 6 bits, zero points 6 bits, super-groups of 1024` and the like. */
+/** Bits of scale and zero-point codes: `6/6`; `f32` where they are not coded, `–` where there are none. */
 function storageText(layer: LayerPlan): string {
   const { spec } = layer;
   if (spec === null) return "";
@@ -29,14 +20,14 @@ function layerRow(layer: LayerPlan): string[] {
   const common = [tensor.name, formatShape(tensor.shape), tensor.dtype];
   const stored = layer.storedDtype === tensor.dtype ? "kept" : `kept as ${layer.storedDtype}`;
   return spec === null
-    ? [...common, stored, "", "", "", formatBytes(plannedBytes(layer)), layer.reason]
+    ? [...common, stored, "", "", "", formatBytes(estimateLayerBytes(layer)), layer.reason]
     : [
         ...common,
         `int${spec.bits}`,
         String(spec.groupSize),
         storageText(layer),
         spec.method,
-        formatBytes(plannedBytes(layer)),
+        formatBytes(estimateLayerBytes(layer)),
         layer.reason,
       ];
 }

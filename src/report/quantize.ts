@@ -140,10 +140,7 @@ export function quantizeSections(result: QuantizeResult, extent: "worst" | "all"
       ],
     },
     ...layerTable(layers, extent),
-    ...listSection(
-      "Raised for quality",
-      layers.filter((layer) => layer.fallbackFrom.length > 0).map(fallbackText),
-    ),
+    ...listSection("Raised for quality", layers.filter((layer) => layer.fallbackFrom.length > 0).map(fallbackText)),
     ...listSection(
       "Not applied",
       plan.components.flatMap(({ notApplied }) => notApplied.map(({ setting, reason }) => `${setting}: ${reason}`)),

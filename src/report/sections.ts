@@ -3,7 +3,7 @@
  * Every result is turned into sections once; text.ts draws them for terminals, markdown.ts for files.
  */
 
-export interface FactsSection {
+interface FactsSection {
   readonly kind: "facts";
   readonly title?: string;
   readonly facts: readonly (readonly [label: string, value: string])[];

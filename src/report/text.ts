@@ -43,14 +43,15 @@ function dim(text: string, style: TextStyle): string {
 }
 
 function widthOf(index: number, columns: readonly Column[], rows: readonly (readonly string[])[]): number {
-  return rows.reduce(
-    (widest, row) => Math.max(widest, (row[index] ?? "").length),
-    columns[index]?.title.length ?? 0,
-  );
+  return rows.reduce((widest, row) => Math.max(widest, (row[index] ?? "").length), columns[index]?.title.length ?? 0);
 }
 
 /** Leaves columns out and shortens the elastic one until the table fits, as far as it may. */
-function fitTable(columns: readonly Column[], rows: readonly string[][], width: number): { columns: readonly Column[]; rows: string[][] } {
+function fitTable(
+  columns: readonly Column[],
+  rows: readonly string[][],
+  width: number,
+): { columns: readonly Column[]; rows: string[][] } {
   const elastic = columns.findIndex((column) => column.elastic);
   const widths = columns.map((_, index) => widthOf(index, columns, rows));
   const others = widths.reduce((sum, own, index) => sum + (index === elastic ? 0 : own + GAP), INDENT.length);
@@ -62,7 +63,11 @@ function fitTable(columns: readonly Column[], rows: readonly string[][], width: 
   );
   if (room < wanted && (columns[dropped]?.drop ?? 0) > 0) {
     const kept = (_: unknown, index: number): boolean => index !== dropped;
-    return fitTable(columns.filter(kept), rows.map((row) => row.filter(kept)), width);
+    return fitTable(
+      columns.filter(kept),
+      rows.map((row) => row.filter(kept)),
+      width,
+    );
   }
   const most = Math.max(MIN_ELASTIC_WIDTH, room);
   return {

@@ -75,7 +75,9 @@ export function validateVerdict(result: ValidateResult): string {
     [result.extra.length, "extra layer", "extra layers"],
     [result.misshapen.length, "misshapen layer", "misshapen layers"],
   ] as const;
-  const found = faults.filter(([count]) => count > 0).map(([count, one, many]) => `${count} ${count === 1 ? one : many}`);
+  const found = faults
+    .filter(([count]) => count > 0)
+    .map(([count, one, many]) => `${count} ${count === 1 ? one : many}`);
   return found.length === 0 ? "passed" : `failed: ${found.join(", ")}`;
 }
 

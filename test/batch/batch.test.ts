@@ -7,7 +7,9 @@ import { temporaryFolder, UNET, wave, writeModel } from "../cli/models.js";
 import { documentOf, type Ended, run } from "../cli/program.js";
 
 const folder = temporaryFolder();
-const rows = (seed: number) => [{ name: "blocks.0.attn.to_q.weight", shape: [32, 64], values: (i: number) => wave(i + seed) }];
+const rows = (seed: number) => [
+  { name: "blocks.0.attn.to_q.weight", shape: [32, 64], values: (i: number) => wave(i + seed) },
+];
 const a = writeModel(join(folder, "a.safetensors"), rows(0));
 const b = writeModel(join(folder, "b.safetensors"), rows(9));
 const easy = ["--modality", "image", "--method", "rtn", "--json"];
@@ -20,7 +22,7 @@ interface Result {
   readonly error: { readonly code: string } | null;
 }
 
-const resultsOf = (ended: Ended): Result[] => documentOf(ended)["results"] as Result[];
+const resultsOf = (ended: Ended): Result[] => documentOf(ended).results as Result[];
 const statusesOf = (ended: Ended): string[] => resultsOf(ended).map(({ status }) => status);
 
 function jobFile(jobs: readonly Record<string, unknown>[]): string {
@@ -43,9 +45,9 @@ describe("batch", () => {
     expect(statusesOf(ended)).toEqual(["successful", "successful", "successful"]);
     const sizes = resultsOf(ended).map(({ output_path }) => statSync(output_path).size);
     expect(document.summary).toMatchObject({ total_jobs: 3, successful: 3, failed: 0, skipped: 0, success_rate: 1 });
-    expect(document.summary?.["total_size_mb"]).toBeCloseTo(sizes.reduce((x, y) => x + y) / 1e6, 12);
-    const ratios = resultsOf(ended).map(({ summary }) => summary?.["compression_ratio"] as number);
-    expect(document.summary?.["avg_compression_ratio"]).toBeCloseTo(ratios.reduce((x, y) => x + y) / 3, 12);
+    expect(document.summary?.total_size_mb).toBeCloseTo(sizes.reduce((x, y) => x + y) / 1e6, 12);
+    const ratios = resultsOf(ended).map(({ summary }) => summary?.compression_ratio as number);
+    expect(document.summary?.avg_compression_ratio).toBeCloseTo(ratios.reduce((x, y) => x + y) / 3, 12);
 
     const alone = join(place, "alone.parquet");
     expect((await run(["quantize", b, "-o", alone, "-b", "8", ...easy])).code).toBe(0);
@@ -90,7 +92,10 @@ describe("batch", () => {
     ]);
     const ended = await run(["batch", file, ...easy]);
     expect(ended.code).toBe(2);
-    expect(documentOf(ended)).toMatchObject({ ok: false, error: { code: "E_JOB_FILE", details: { problems: [{ job: 2 }] } } });
+    expect(documentOf(ended)).toMatchObject({
+      ok: false,
+      error: { code: "E_JOB_FILE", details: { problems: [{ job: 2 }] } },
+    });
     expect(readdirSync(place)).toEqual([]);
   });
 
@@ -103,9 +108,17 @@ describe("batch", () => {
 
   it("is a table for people", async () => {
     const place = temporaryFolder();
-    const { code, stdout, stderr } = await run(
-      ["batch", "--model", a, "--output-dir", place, "--modality", "image", "--method", "rtn"],
-    );
+    const { code, stdout, stderr } = await run([
+      "batch",
+      "--model",
+      a,
+      "--output-dir",
+      place,
+      "--modality",
+      "image",
+      "--method",
+      "rtn",
+    ]);
     expect(code).toBe(0);
     expect(stderr).not.toMatch(/E_/);
     for (const word of ["Jobs", "successful", "success rate", "mean cosine similarity"]) expect(stdout).toContain(word);
@@ -126,7 +139,7 @@ describe("resuming", () => {
     expect(statusesOf(again)).toEqual(["skipped", "skipped"]);
     // Figures of what stands are those of its own file.
     expect(documentOf(again).summary).toMatchObject({ skipped: 2, success_rate: 1 });
-    expect(resultsOf(again)[0]?.summary?.["cosine_similarity"]).toBeGreaterThan(0.9);
+    expect(resultsOf(again)[0]?.summary?.cosine_similarity).toBeGreaterThan(0.9);
 
     expect(statusesOf(await run([...line, "--threads", "1", "--memory", "400MiB"]))).toEqual(["skipped", "skipped"]);
     expect(statusesOf(await run([...line, "--no-resume"]))).toEqual(["successful", "successful"]);

@@ -19,7 +19,7 @@ function jobFile(text: string, ending = "yaml"): string {
 async function problemsOf(text: string, shared = {}): Promise<string[]> {
   const error = (await readJobs(jobFile(text), shared).catch((thrown: unknown) => thrown)) as ArrowQuantError;
   expect(error.code).toBe("E_JOB_FILE");
-  return (error.details["problems"] as { message: string }[]).map(({ message }) => message);
+  return (error.details.problems as { message: string }[]).map(({ message }) => message);
 }
 
 const two = (first: string, second: string): string =>
@@ -77,7 +77,10 @@ describe("a job file", () => {
       [/:9:\d+: job 6: .*r2q.*contradicts/, "contradictory settings"],
     ];
     for (const [pattern, what] of expected) {
-      expect(problems.filter((message) => pattern.test(message)), what).toHaveLength(1);
+      expect(
+        problems.filter((message) => pattern.test(message)),
+        what,
+      ).toHaveLength(1);
     }
     expect(problems).toHaveLength(expected.length);
   });
@@ -103,16 +106,20 @@ describe("a job file", () => {
 
   it("that is not there is E_CONFIG, and so is a wrong flag", async () => {
     await expect(readJobs(join(folder, "nowhere.yaml"), {})).rejects.toMatchObject({ code: "E_CONFIG" });
-    await expect(readJobs(jobFile(two("", "")), { flags: { bit_width: "3" } })).rejects.toMatchObject({ code: "E_CONFIG" });
+    await expect(readJobs(jobFile(two("", "")), { flags: { bit_width: "3" } })).rejects.toMatchObject({
+      code: "E_CONFIG",
+    });
   });
 });
 
 describe("outputs", () => {
   it("must not be, or hold, what a job reads", async () => {
-    expect((await problemsOf("jobs:\n  - {model_path: a, output_path: b}\n  - {model_path: b, output_path: c}\n")).join()).toMatch(
-      /job 1: output b is the model of job 2/,
+    expect(
+      (await problemsOf("jobs:\n  - {model_path: a, output_path: b}\n  - {model_path: b, output_path: c}\n")).join(),
+    ).toMatch(/job 1: output b is the model of job 2/);
+    expect((await problemsOf("jobs: [{model_path: a/b/c, output_path: a}]\n")).join()).toMatch(
+      /output a holds its own model/,
     );
-    expect((await problemsOf("jobs: [{model_path: a/b/c, output_path: a}]\n")).join()).toMatch(/output a holds its own model/);
   });
 
   it("must not lie in one another", async () => {
@@ -135,13 +142,16 @@ describe("outputs", () => {
 
   it("collide exactly when two are the same, whatever their number", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.constantFrom("a", "b", "c", "d", "e"), { minLength: 1, maxLength: 6 }), async (names) => {
-        const jobs = names.map((name, index) => ({ model_path: `m${index}`, output_path: `${name}.parquet` }));
-        const path = jobFile(JSON.stringify({ jobs }));
-        const distinct = new Set(names).size === names.length;
-        if (distinct) expect(await readJobs(path, {})).toHaveLength(names.length);
-        else await expect(readJobs(path, {})).rejects.toMatchObject({ code: "E_JOB_FILE" });
-      }),
+      fc.asyncProperty(
+        fc.array(fc.constantFrom("a", "b", "c", "d", "e"), { minLength: 1, maxLength: 6 }),
+        async (names) => {
+          const jobs = names.map((name, index) => ({ model_path: `m${index}`, output_path: `${name}.parquet` }));
+          const path = jobFile(JSON.stringify({ jobs }));
+          const distinct = new Set(names).size === names.length;
+          if (distinct) expect(await readJobs(path, {})).toHaveLength(names.length);
+          else await expect(readJobs(path, {})).rejects.toMatchObject({ code: "E_JOB_FILE" });
+        },
+      ),
       { numRuns: 30 },
     );
   });

@@ -16,7 +16,7 @@ const folder = temporaryFolder();
 async function show(args: string[], env: Record<string, string> = {}): Promise<Map<string, Setting>> {
   const ended = await run(["config", "show", "--json", ...args], { env });
   expect(ended).toMatchObject({ code: 0, stderr: "" });
-  return new Map((documentOf(ended)["settings"] as Setting[]).map((setting) => [setting.key, setting]));
+  return new Map((documentOf(ended).settings as Setting[]).map((setting) => [setting.key, setting]));
 }
 
 describe("config show", () => {
@@ -86,6 +86,6 @@ describe("config schema", () => {
     expect(schema.$schema).toContain("json-schema.org");
     expect(Object.keys(schema.properties)).toEqual([...(await show([])).keys()]);
     const wrapped = documentOf(await run(["config", "schema", "--json"]));
-    expect(wrapped["schema"]).toEqual(schema);
+    expect(wrapped.schema).toEqual(schema);
   });
 });

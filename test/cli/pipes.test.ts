@@ -5,7 +5,10 @@ import { describe, expect, it } from "vitest";
 import { DIT, temporaryFolder, UNET } from "./models.js";
 import { BINARY, documentOf, run, waitFor } from "./program.js";
 
-/** A line of bash with the program as `$A`; `PIPESTATUS` gives each part's exit code. */
+/** Exit code of a pipe's first part. */
+const FIRST_CODE = 'echo "$PIPESTATUS"';
+
+/** A line of bash with the program as `$A`. */
 function bash(line: string, env: Record<string, string> = {}) {
   const A = `${process.execPath} ${BINARY}`;
   return waitFor(
@@ -15,20 +18,19 @@ function bash(line: string, env: Record<string, string> = {}) {
 
 describe("a closed pipe", () => {
   it("ends output quietly: exit 0, no message", async () => {
-    const { stdout, stderr } = await bash('$A inspect "$DIT" | head -1; echo "${PIPESTATUS[0]}"');
+    const { stdout, stderr } = await bash(`$A inspect "$DIT" | head -1; ${FIRST_CODE}`);
     expect(stderr).toBe("");
     expect(stdout).toMatch(/^ {2}path .*\n0\n$/);
   });
 
   it("leaves the work and its exit code alone", async () => {
     const output = join(temporaryFolder(), "unet.parquet");
-    const { stdout, stderr } = await bash(
-      `$A quantize "$UNET" -o "$OUT" --method rtn --json | true; echo "\${PIPESTATUS[0]}"`,
-      { OUT: output },
-    );
+    const { stdout, stderr } = await bash(`$A quantize "$UNET" -o "$OUT" --method rtn --json | true; ${FIRST_CODE}`, {
+      OUT: output,
+    });
     expect({ stdout, stderr }).toEqual({ stdout: "0\n", stderr: "" });
     expect(existsSync(output)).toBe(true);
-    const failed = await bash('$A inspect /nowhere --json | true; echo "${PIPESTATUS[0]}"');
+    const failed = await bash(`$A inspect /nowhere --json | true; ${FIRST_CODE}`);
     expect(failed.stdout).toBe("3\n");
   });
 
@@ -70,8 +72,9 @@ describe.skipIf(!hasScript)("on a terminal", () => {
     const { stdout } = await onTerminal(quantize, { ...clean, OUT: join(temporaryFolder(), "o.parquet") });
     expect(stdout).toMatch(/[⠋⠙⠹⠸]/);
     expect(stdout).toMatch(/quantizing unet.*█.*100 %/);
+    const tables = stdout.slice(stdout.indexOf("Worst"));
     // biome-ignore lint/suspicious/noControlCharactersInRegex: terminal output is made of them
-    const lines = stdout.slice(stdout.indexOf("Worst")).replace(/\u001b\[[0-9;]*m/g, "").split(/\r?\n/);
+    const lines = tables.replace(/\u001b\[[0-9;]*m/g, "").split(/\r?\n/);
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
     expect(lines.some((line) => line.includes("…"))).toBe(true);
   });
@@ -112,7 +115,9 @@ describe("start-up", () => {
     };
     const heavy = (lines: string[]) =>
       lines.filter((text) => /node_modules/.test(text) && !text.includes("fastest-levenshtein"));
-    for (const flag of ["--version", "--help"]) expect(heavy(await loads(flag))).toEqual([]);
+    for (const line of [["--version"], ["--help"], ["quantize", "--help"]]) {
+      expect(heavy(await loads(...line))).toEqual([]);
+    }
     // The same look at a command does see what it loads.
     const loaded = heavy(await loads("inspect", UNET)).join();
     for (const library of ["commander", "cli-table3", "zod"]) expect(loaded).toContain(`/${library}/`);

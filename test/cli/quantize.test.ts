@@ -17,7 +17,15 @@ describe("quantize", () => {
   it("prints a summary on stdout and nothing on stderr, and leaves only the output", async () => {
     const place = temporaryFolder();
     const output = join(place, "unet.parquet");
-    const { code, stdout, stderr } = await run(["quantize", UNET, "-o", output, "--method", "rtn", "--disable-spatial"]);
+    const { code, stdout, stderr } = await run([
+      "quantize",
+      UNET,
+      "-o",
+      output,
+      "--method",
+      "rtn",
+      "--disable-spatial",
+    ]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     for (const word of ["bits per weight", "cosine similarity", "Worst layers", "unet (unet, image)"]) {
       expect(stdout).toContain(word);
@@ -32,11 +40,11 @@ describe("quantize", () => {
     const document = documentOf(ended);
     expect(document).toMatchObject({ ok: true, command: "quantize", output, error: null, dry_run: false });
     expect(document.summary).toMatchObject({ tensors: 3, quantized: 2, kept: 1, parameters: 48 * 96 + 48 + 32 * 48 });
-    expect(document.summary?.["bytes_out"]).toBe(readFileSync(output).byteLength);
-    expect(document.summary?.["cosine_similarity"]).toBeGreaterThan(0.99);
+    expect(document.summary?.bytes_out).toBe(readFileSync(output).byteLength);
+    expect(document.summary?.cosine_similarity).toBeGreaterThan(0.99);
     const layer = document.layers.find(({ name }) => name === "blocks.0.ff.weight");
     expect(layer).toMatchObject({ shape: [32, 48], dtype: "F32", quant_type: "int4", group_size: 32, method: "rtn" });
-    expect(layer?.["metrics"]).toMatchObject({ cosine_similarity: expect.any(Number), sqnr_db: expect.any(Number) });
+    expect(layer?.metrics).toMatchObject({ cosine_similarity: expect.any(Number), sqnr_db: expect.any(Number) });
     const bias = document.layers.find(({ name }) => name === "blocks.0.attn.to_q.bias");
     expect(bias).toMatchObject({ quant_type: "none", group_size: null, method: null, metrics: null });
   });
@@ -65,16 +73,27 @@ describe("quantize", () => {
         text_encoder: ["transformers", "CLIPTextModel"],
       }),
     );
-    const ended = await run(
-      ["quantize", pipeline, "-o", output, "--components", "transformer,text_encoder", ...easy, "--json"],
-    );
+    const ended = await run([
+      "quantize",
+      pipeline,
+      "-o",
+      output,
+      "--components",
+      "transformer,text_encoder",
+      ...easy,
+      "--json",
+    ]);
     expect(ended).toMatchObject({ code: 0 });
     expect(readdirSync(output).sort()).toEqual(["text_encoder.parquet", "transformer.parquet"]);
     expect(new Set(documentOf(ended).layers.map(({ component }) => component))).toEqual(
       new Set(["transformer", "text_encoder"]),
     );
     const inspected = await run(["inspect", output, "--json"]);
-    expect(documentOf(inspected).layers.map(({ component }) => component).sort()).toEqual(["text_encoder", "transformer"]);
+    expect(
+      documentOf(inspected)
+        .layers.map(({ component }) => component)
+        .sort(),
+    ).toEqual(["text_encoder", "transformer"]);
   });
 });
 
@@ -97,10 +116,16 @@ describe("--dry-run", () => {
     const done = documentOf(await run(flags));
     const essence = (layers: Record<string, unknown>[]) =>
       layers.map(({ name, quant_type, group_size, method, reason, bytes_in, bytes_out }) => [
-        name, quant_type, group_size, method, reason, bytes_in, bytes_out,
+        name,
+        quant_type,
+        group_size,
+        method,
+        reason,
+        bytes_in,
+        bytes_out,
       ]);
     expect(essence(done.layers)).toEqual(essence(planned.layers));
-    expect(done.summary?.["bits_per_weight"]).toBeCloseTo(planned.summary?.["bits_per_weight"] as number, 10);
+    expect(done.summary?.bits_per_weight).toBeCloseTo(planned.summary?.bits_per_weight as number, 10);
     expect(planned).toMatchObject({ ok: true, dry_run: true, output: null, summary: { cosine_similarity: null } });
   });
 });
@@ -111,7 +136,7 @@ describe("precedence", () => {
   const widthOf = async (args: string[], env: Record<string, string> = {}): Promise<unknown> => {
     const ended = await run(["quantize", small, "--modality", "image", "--dry-run", "--json", ...args], { env });
     const layer = documentOf(ended).layers.find(({ quant_type }) => quant_type !== "none");
-    return [layer?.["quant_type"], layer?.["group_size"]];
+    return [layer?.quant_type, layer?.group_size];
   };
 
   it("is flag, environment, file, profile, default", async () => {
@@ -164,7 +189,12 @@ const FAILURES: [string, number, string, () => string[]][] = [
   ["a NaN", 3, "E_NONFINITE", () => [nonFinite()]],
   ["nothing to quantize", 3, "E_NOTHING", () => [onlyVectors()]],
   ["no such component", 3, "E_COMPONENT", () => [UNET, "--components", "vocoder"]],
-  ["a layer below the threshold with --fail-fast", 4, "E_QUALITY", () => [small, "-b", "2", "--min-accuracy", "0.999", "--fail-fast"]],
+  [
+    "a layer below the threshold with --fail-fast",
+    4,
+    "E_QUALITY",
+    () => [small, "-b", "2", "--min-accuracy", "0.999", "--fail-fast"],
+  ],
   ["a pattern that matches nothing", 2, "E_PATTERN", () => [small, "--layer-bits", "nowhere=8"]],
   ["a memory cap that is too small", 2, "E_MEMORY", () => [small, "--memory", "2MiB"]],
 ];

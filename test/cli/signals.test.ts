@@ -62,7 +62,7 @@ describe("a batch that is interrupted", () => {
     expect(ended.code).toBe(130);
     const document = documentOf(ended);
     expect(document).toMatchObject({ ok: false, error: { code: "E_INTERRUPTED" }, summary: { not_run: 2, failed: 0 } });
-    const results = document["results"] as { status: string; reason: string }[];
+    const results = document.results as { status: string; reason: string }[];
     expect(results.map(({ status }) => status)).toEqual(["interrupted", "not_run"]);
     expect(readdirSync(place)).toEqual([]);
   });

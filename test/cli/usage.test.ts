@@ -3,24 +3,64 @@ import { describe, expect, it } from "vitest";
 import { COMMANDS } from "../../dist/cli/commands.js";
 import { documentOf, run } from "./program.js";
 
-const packageVersion = (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
-  version: string;
-}).version;
+const packageVersion = (
+  JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+    version: string;
+  }
+).version;
 
 /** Flags that issue 3 and its brief name, by command. */
 const NAMED_FLAGS: Record<string, string[]> = {
   quantize: [
-    "-o, --output", "-c, --config", "-p, --profile", "-b, --bit-width", "-g, --group-size", "--method",
-    "--[no-]symmetric", "--scale-bits", "--zero-point-bits", "--super-group-size", "--weighting",
-    "--[no-]preserve-gain", "--modality", "--num-time-groups", "--enable-time-aware", "--disable-time-aware",
-    "--enable-spatial", "--disable-spatial", "--min-accuracy", "--calibration-samples", "--fail-fast",
-    "--on-nonfinite", "--components", "--variant", "--include", "--exclude", "--layer-bits", "--threads",
-    "--memory", "--dry-run", "--report", "--json", "--verbose", "--quiet", "--force",
+    "-o, --output",
+    "-c, --config",
+    "-p, --profile",
+    "-b, --bit-width",
+    "-g, --group-size",
+    "--method",
+    "--[no-]symmetric",
+    "--scale-bits",
+    "--zero-point-bits",
+    "--super-group-size",
+    "--weighting",
+    "--[no-]preserve-gain",
+    "--modality",
+    "--num-time-groups",
+    "--enable-time-aware",
+    "--disable-time-aware",
+    "--enable-spatial",
+    "--disable-spatial",
+    "--min-accuracy",
+    "--calibration-samples",
+    "--fail-fast",
+    "--on-nonfinite",
+    "--components",
+    "--variant",
+    "--include",
+    "--exclude",
+    "--layer-bits",
+    "--threads",
+    "--memory",
+    "--dry-run",
+    "--report",
+    "--json",
+    "--verbose",
+    "--quiet",
+    "--force",
   ],
   validate: ["--min-accuracy", "--json", "--report", "--variant", "--threads", "--memory"],
   batch: [
-    "--model", "--output-dir", "--continue-on-error", "--fail-fast", "--[no-]resume", "--force", "--jobs",
-    "--report", "--json", "-p, --profile", "-b, --bit-width",
+    "--model",
+    "--output-dir",
+    "--continue-on-error",
+    "--fail-fast",
+    "--[no-]resume",
+    "--force",
+    "--jobs",
+    "--report",
+    "--json",
+    "-p, --profile",
+    "-b, --bit-width",
   ],
   inspect: ["--json", "--variant"],
   export: ["-o, --output", "--dtype=<f32|f16|bf16>", "--force"],
@@ -40,7 +80,10 @@ describe("help", () => {
   });
 
   it.each(Object.keys(NAMED_FLAGS))("of %s has usage, examples and every flag", async (name) => {
-    const [flagged, asked] = await Promise.all([run([...name.split(" "), "--help"]), run(["help", ...name.split(" ")])]);
+    const [flagged, asked] = await Promise.all([
+      run([...name.split(" "), "--help"]),
+      run(["help", ...name.split(" ")]),
+    ]);
     expect(flagged).toEqual(asked);
     const { code, stdout, stderr } = flagged;
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

@@ -25,14 +25,14 @@ describe("validate", () => {
     const inspected = documentOf(await run(["inspect", native, "--json"]));
     const validated = documentOf(await run(["validate", UNET, native, "--json"]));
     const figures = (layers: Record<string, unknown>[]) =>
-      layers.map(({ name, metrics }) => [name, (metrics as Record<string, number> | null)?.["cosine_similarity"] ?? null]);
+      layers.map(({ name, metrics }) => [name, (metrics as Record<string, number> | null)?.cosine_similarity ?? null]);
     const measured = new Map(figures(validated.layers) as [string, number | null][]);
     for (const [name, cosine] of figures(inspected.layers) as [string, number | null][]) {
       if (cosine === null) expect(measured.get(name)).toBeNull();
       else expect(measured.get(name)).toBeCloseTo(cosine, 9);
     }
     expect(validated).toMatchObject({ ok: true, passed: true, missing: [], extra: [], misshapen: [] });
-    expect(validated["components"]).toHaveProperty("unet");
+    expect(validated.components).toHaveProperty("unet");
   });
 
   it("ends with 4 and E_QUALITY where a layer is below --min-accuracy, figures and all", async () => {
@@ -46,7 +46,7 @@ describe("validate", () => {
     const document = documentOf(json);
     expect(json.code).toBe(4);
     expect(document).toMatchObject({ ok: false, passed: false, error: { code: "E_QUALITY" } });
-    expect(document.summary?.["cosine_similarity"]).toBeGreaterThan(0.98);
+    expect(document.summary?.cosine_similarity).toBeGreaterThan(0.98);
     expect(document.layers.some(({ passed }) => passed === false)).toBe(true);
   });
 
@@ -65,9 +65,9 @@ describe("validate", () => {
     expect(ended.code).toBe(4);
     const document = documentOf(ended);
     expect(document).toMatchObject({ ok: false, error: { code: "E_MISMATCH" } });
-    expect(document["missing"]).toEqual([expect.stringContaining("b.weight")]);
-    expect(document["extra"]).toEqual([expect.stringContaining("c.weight")]);
-    expect(document["misshapen"]).toEqual([expect.stringContaining("a.weight")]);
+    expect(document.missing).toEqual([expect.stringContaining("b.weight")]);
+    expect(document.extra).toEqual([expect.stringContaining("c.weight")]);
+    expect(document.misshapen).toEqual([expect.stringContaining("a.weight")]);
   });
 
   it("ends with 3 where the file is damaged", async () => {
@@ -92,7 +92,8 @@ describe("inspect", () => {
       documentOf(await run(["inspect", UNET, "--json"])),
       documentOf(await run(["inspect", native, "--json"])),
     ];
-    const essence = (layers: Record<string, unknown>[]) => layers.map(({ name, shape, dtype }) => ({ name, shape, dtype }));
+    const essence = (layers: Record<string, unknown>[]) =>
+      layers.map(({ name, shape, dtype }) => ({ name, shape, dtype }));
     expect(essence(quantized.layers)).toEqual(essence(model.layers));
     expect(model).toMatchObject({ ok: true, format: "diffusers-pipeline", summary: { quantized: 0 } });
     expect(quantized).toMatchObject({ format: "Parquet V2 Extended", components: [{ component: "unet" }] });
@@ -134,7 +135,7 @@ describe("export", () => {
     ];
     const sorted = (layers: Record<string, unknown>[]) => layers.map(({ name }) => name as string).sort();
     expect(sorted(exported.layers)).toEqual(sorted(quantized.layers));
-    expect(new Set(exported.layers.map((layer) => layer["dtype"]))).toEqual(new Set([dtype.toUpperCase()]));
+    expect(new Set(exported.layers.map((layer) => layer.dtype))).toEqual(new Set([dtype.toUpperCase()]));
   });
 
   it("refuses an output of another kind or of somebody else", async () => {

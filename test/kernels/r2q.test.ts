@@ -84,7 +84,7 @@ describe.each(KERNEL_BUILDS)("r2q, %s", (build) => {
           // Each of the two scales is off by half of S at most.
           const coding = (found.scales[g] as number) * Math.sqrt(group.length);
           const error = squaredError(group, rebuilt.subarray(start, end));
-          expect(Math.sqrt(error)).toBeLessThanOrEqual(Math.sqrt(oneBit) * (1 + 1e-5) + coding * (1 + 1e-5) + 2e-44 * group.length);
+          expect(Math.sqrt(error)).toBeLessThanOrEqual(Math.sqrt(oneBit) * (1 + 1e-5) + coding * (1 + 1e-5) + 2 ** -140 * group.length);
         }
       }),
       { numRuns: 60 },

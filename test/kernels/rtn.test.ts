@@ -57,7 +57,7 @@ describe.each(KERNEL_BUILDS)("rtn, %s", (build) => {
         rebuilt.forEach((v, i) => {
           const group = Math.floor(i / 130) * 5 + Math.floor((i % 130) / 32);
           const w = values[i] as number;
-          expect(Math.abs(w - v)).toBeLessThanOrEqual((found.scales[group] as number) * 0.500001);
+          expect(Math.abs(w - v)).toBeLessThanOrEqual((found.scales[group] as number) * (0.5 + 2 ** (width - 22)));
         });
       }),
     );
@@ -87,6 +87,14 @@ describe.each(KERNEL_BUILDS)("rtn, %s", (build) => {
     expect(quantize(build, floatSource(values, 32), spec).scales[0]).toBe(-0.0625);
     values[3] = -0.5;
     expect(quantize(build, floatSource(values, 32), spec).scales[0]).toBe(0.0625);
+  });
+
+  it("stores scales that underflow as plain zeros", () => {
+    for (const w of [2 ** -149, -(2 ** -149)]) {
+      const values = new Float32Array(16).fill(w);
+      const found = quantize(build, floatSource(values, 16), specOf({ symmetric: true, groupSize: 16 }));
+      expect(bits(found.scales)).toEqual(Uint32Array.of(0));
+    }
   });
 
   it("rebuilds zero groups to zeros, also beside others in a super-group", () => {

@@ -51,11 +51,16 @@ describe("metrics", () => {
     expect(metricsJson(null)).toBeNull();
   });
   it("are unrounded", () => {
-    expect(metricsJson(metricsOf(0.123456789))?.["cosine_similarity"]).toBeCloseTo(0.123456789, 14);
+    expect(metricsJson(metricsOf(0.123456789))?.cosine_similarity).toBeCloseTo(0.123456789, 14);
   });
   it("are null in the summary of a model of which nothing was quantized", () => {
     const summary = summaryJson({ ...quantizeResult.summary, metrics: null, bitsPerWeight: null });
-    expect(summary).toMatchObject({ cosine_similarity: null, sqnr_db: null, relative_rmse: null, bits_per_weight: null });
+    expect(summary).toMatchObject({
+      cosine_similarity: null,
+      sqnr_db: null,
+      relative_rmse: null,
+      bits_per_weight: null,
+    });
   });
 });
 
@@ -75,7 +80,7 @@ describe("batch", () => {
         "total_time_s",
       ]),
     );
-    const results = body["results"] as { job: number; status: string; error: unknown }[];
+    const results = body.results as { job: number; status: string; error: unknown }[];
     expect(results.map(({ job, status }) => [job, status])).toEqual([
       [1, "successful"],
       [2, "failed"],

@@ -58,7 +58,12 @@ export const plan: QuantizePlan = {
       layers: [
         layerPlan("blocks.0.attn.to_q.weight", [64, 100], "F32", spec),
         layerPlan("blocks.0.attn.to_q.bias", [64], "F32", null),
-        layerPlan("blocks.0.ff.weight", [8, 2, 3, 3], "F16", { ...spec, symmetric: true, scaleBits: null, superGroupSize: null }),
+        layerPlan("blocks.0.ff.weight", [8, 2, 3, 3], "F16", {
+          ...spec,
+          symmetric: true,
+          scaleBits: null,
+          superGroupSize: null,
+        }),
       ],
     },
   ],
@@ -138,7 +143,11 @@ export const validateResult: ValidateResult = {
   passed: false,
   summary: quantizeResult.summary,
   components: { transformer: metricsOf(0.997), vae: null },
-  layers: [validated("fine", true, metricsOf(0.99)), validated("poor", false, metricsOf(0.5)), validated("kept", true, null)],
+  layers: [
+    validated("fine", true, metricsOf(0.99)),
+    validated("poor", false, metricsOf(0.5)),
+    validated("kept", true, null),
+  ],
   missing: ["lost.weight"],
   extra: [],
   misshapen: ["bent.weight"],

@@ -1,41 +1,12 @@
-import { loadConfigFile } from "../../config/file.js";
-import { writeConfigTemplate } from "../../config/init.js";
-import { resolveConfig } from "../../config/resolve.js";
-import { configJsonSchema } from "../../config/schema.js";
-import { listSettings } from "../../config/show.js";
-import { EMPTY_BODY } from "../../report/json.js";
-import { renderText } from "../../report/text.js";
-import type { Command, Flag, Invocation, Outcome } from "../command.js";
-import { writeNewFile } from "../report.js";
+import type { Command, Flag } from "../command.js";
 import { CONFIG_FLAG, DISPLAY_FLAGS, ENGINE_FLAGS, FAIL_FAST_FLAG, OUTPUT_GROUP, SETTING_FLAGS } from "../settings.js";
-
-async function show({ flags, settings }: Invocation): Promise<Outcome> {
-  const path = flags["config"] as string | undefined;
-  const file = path === undefined ? {} : { file: await loadConfigFile(path) };
-  const config = await resolveConfig({ flags: settings, environment: process.env, ...file });
-  const rows = listSettings(config);
-  return {
-    body: { ...EMPTY_BODY, settings: rows.map(({ key, value, source, origin }) => ({ key, value, source, origin })) },
-    text: (style) =>
-      renderText(
-        null,
-        [
-          {
-            kind: "table",
-            columns: [{ title: "setting" }, { title: "value", elastic: true }, { title: "from" }],
-            rows: rows.map(({ key, text, origin }) => [key, text, origin]),
-          },
-        ],
-        style,
-      ),
-  };
-}
 
 export const configShow: Command = {
   name: "config show",
+  summary: "Show every setting with its value and where it comes from",
   description:
-    "Takes the same flags as quantize and prints what they, the environment (ARROW_QUANT_BIT_WIDTH, ...), the file of " +
-    "--config, the profile and the defaults come to, in this order of strength.",
+    "Takes the same flags as quantize and prints what they, the environment (ARROW_QUANT_BIT_WIDTH, ...), the file " +
+    "of --config, the profile and the defaults come to, in this order of strength.",
   args: [],
   flags: [CONFIG_FLAG, ...SETTING_FLAGS, FAIL_FAST_FLAG, ...ENGINE_FLAGS, ...DISPLAY_FLAGS],
   examples: [
@@ -45,7 +16,7 @@ export const configShow: Command = {
       command: "arrowquant config show --config quant.yaml --bit-width 2",
     },
   ],
-  run: show,
+  run: async (invocation) => (await import("../run/config.js")).showConfig(invocation),
 };
 
 const INIT_OUTPUT: Flag = {
@@ -56,18 +27,9 @@ const INIT_OUTPUT: Flag = {
   group: OUTPUT_GROUP,
 };
 
-async function init({ flags, settings, terminal }: Invocation): Promise<Outcome> {
-  const { profile } = (await resolveConfig({ flags: settings })).values;
-  const text = await writeConfigTemplate(profile);
-  const output = flags["output"] as string | undefined;
-  if (output === undefined || output === "-") return { body: { ...EMPTY_BODY, text }, text: () => text };
-  await writeNewFile(output, text, flags["force"] === true);
-  if (!terminal.json) terminal.note(`wrote ${output}`);
-  return { body: { ...EMPTY_BODY, output }, text: () => "" };
-}
-
 export const configInit: Command = {
   name: "config init",
+  summary: "Write a commented configuration file to start from",
   args: [],
   flags: [
     INIT_OUTPUT,
@@ -81,22 +43,17 @@ export const configInit: Command = {
       command: "arrowquant config init --profile edge -o quant.yaml",
     },
   ],
-  run: init,
+  run: async (invocation) => (await import("../run/config.js")).writeConfig(invocation),
 };
 
 export const configSchema: Command = {
   name: "config schema",
+  summary: "Print the JSON Schema of configuration files, for editors",
   description: "With --json the schema stands under the key schema of the usual document.",
   args: [],
   flags: DISPLAY_FLAGS,
   examples: [
     { description: "Let an editor check configuration files", command: "arrowquant config schema > quant.schema.json" },
   ],
-  run: () => {
-    const schema = configJsonSchema();
-    return Promise.resolve({
-      body: { ...EMPTY_BODY, schema },
-      text: () => `${JSON.stringify(schema, null, 2)}\n`,
-    });
-  },
+  run: async () => (await import("../run/config.js")).showSchema(),
 };

@@ -32,7 +32,8 @@ function matches(expected: ColumnType, found: DataType, options: TypeOptions): b
   if ("list" in expected) {
     if (!DataType.isList(found)) return false;
     const itemType = (found.children[0] as Field).type;
-    if (expected.list === "float32" && options.allowFloat64Lists && isFloat(itemType, Precision.DOUBLE)) return true;
+    if (expected.list === "float32" && options.allowFloat64Lists && isFloat(itemType, Precision.DOUBLE))
+      return true;
     return matches(expected.list, itemType, options);
   }
   if (!DataType.isStruct(found)) return false;
@@ -64,9 +65,13 @@ export function checkColumnTypes(
     const field = schema.fields.find((candidate) => candidate.name === name);
     if (field !== undefined && matches(type, field.type, options)) continue;
     const found = field === undefined ? "missing" : String(field.type);
-    throw new ArrowQuantError("E_NATIVE", `${what}: column "${name}" is ${found}, expected ${describe(type)}`, {
-      details: { column: name, found, expected: describe(type) },
-    });
+    throw new ArrowQuantError(
+      "E_NATIVE",
+      `${what}: column "${name}" is ${found}, expected ${describe(type)}`,
+      {
+        details: { column: name, found, expected: describe(type) },
+      },
+    );
   }
 }
 
@@ -82,13 +87,17 @@ class ColumnReaders {
   }
 
   #fail(column: string, problem: string): never {
-    throw new ArrowQuantError("E_NATIVE", `${this.#what}: column "${column}" ${problem}`, { details: { column } });
+    throw new ArrowQuantError("E_NATIVE", `${this.#what}: column "${column}" ${problem}`, {
+      details: { column },
+    });
   }
 
   #number(value: bigint | null, column: string): number | null {
     if (value === null) return null;
     const number = Number(value);
-    return Number.isSafeInteger(number) ? number : this.#fail(column, `holds ${value}, which is beyond 2^53 - 1`);
+    return Number.isSafeInteger(number)
+      ? number
+      : this.#fail(column, `holds ${value}, which is beyond 2^53 - 1`);
   }
 
   #floats(list: Vector | null, column: string): Float32Array | null {
@@ -145,11 +154,15 @@ class ColumnReaders {
 }
 
 /**
- * Reads the rows of an Arrow IPC stream as objects with the columns' keys. Binaries and float32 lists are views of
- * the stream's bytes.
+ * Reads the rows of an Arrow IPC stream as objects with the columns' keys. Binaries and float32 lists are
+ * views of the stream's bytes.
  * @throws E_NATIVE where a required value is null or an integer is beyond 2^53
  */
-export function decodeIpc(ipc: Uint8Array, columns: readonly Column[], what: string): Record<string, unknown>[] {
+export function decodeIpc(
+  ipc: Uint8Array,
+  columns: readonly Column[],
+  what: string,
+): Record<string, unknown>[] {
   const table = tableFromIPC(ipc);
   const readRow = new ColumnReaders(what).fields(columns, (name) => table.getChild(name), "");
   return Array.from({ length: table.numRows }, (_, index) => readRow(index));

@@ -1,15 +1,14 @@
-/** The columns of FORMAT.md as a table: names, types, nullability, and the property of a row each one holds. */
+/**
+ * The columns of FORMAT.md as a table: names, types, nullability, and the property of a row each one holds.
+ */
 
 export type ScalarType = "utf8" | "binary" | "bool" | "int32" | "uint32" | "int64" | "float32" | "float64";
 
 /**
- * As JavaScript values: texts are strings, binaries `Uint8Array`, int64 numbers within ±2^53, lists of float32
- * `Float32Array`, other lists arrays, structs objects with the keys of their fields.
+ * As JavaScript values: texts are strings, binaries `Uint8Array`, int64 numbers within ±2^53, lists of
+ * float32 `Float32Array`, other lists arrays, structs objects with the keys of their fields.
  */
-export type ColumnType =
-  | ScalarType
-  | { readonly list: ColumnType }
-  | { readonly struct: readonly Column[] };
+export type ColumnType = ScalarType | { readonly list: ColumnType } | { readonly struct: readonly Column[] };
 
 export interface Column {
   readonly name: string;

@@ -36,7 +36,9 @@ export const UNCOMPRESSED = 0;
 /** One column of the table with everything under it. */
 export interface TopLevelColumn {
   readonly name: string;
-  /** Elements of the schema that describe it, in `Footer.schemaElements`: `from` inclusive, `to` exclusive. */
+  /**
+   * Elements of the schema that describe it, in `Footer.schemaElements`: `from` inclusive, `to` exclusive.
+   */
   readonly from: number;
   readonly to: number;
   /** Its leaves among the chunks of a row group. */
@@ -131,7 +133,14 @@ function findColumns(reader: ThriftReader, elements: readonly SchemaElement[]): 
     }
     const { name, repetition } = elements[from] as SchemaElement;
     if (repetition === REPEATED) reader.fail(`column "${name}" repeats without being a list`);
-    columns.push({ name, from, to: next, firstLeaf: leafCount, leafTypes, nullable: repetition === OPTIONAL });
+    columns.push({
+      name,
+      from,
+      to: next,
+      firstLeaf: leafCount,
+      leafTypes,
+      nullable: repetition === OPTIONAL,
+    });
     leafCount += leafTypes.length;
   }
   return columns;
@@ -239,7 +248,8 @@ function readColumnChunk(reader: ThriftReader): ColumnChunk {
 /** @throws E_NATIVE where the row group's description is malformed. */
 export function parseRowGroup(footer: Footer, index: number): RowGroup {
   const position = footer.rowGroupPositions[index];
-  if (position === undefined) throw new RangeError(`row group ${index} of ${footer.rowGroupPositions.length}`);
+  if (position === undefined)
+    throw new RangeError(`row group ${index} of ${footer.rowGroupPositions.length}`);
   const reader = new ThriftReader(footer.bytes, `${footer.what}, row group ${index}`, position);
   const chunks: ColumnChunk[] = [];
   let rowCount = -1;
@@ -252,9 +262,17 @@ export function parseRowGroup(footer: Footer, index: number): RowGroup {
     return true;
   });
   if (rowCount < 0) reader.fail("the row count is missing");
-  const leafCount = footer.columns.reduce((sum, column) => sum + column.leafTypes.length, 0);
-  if (chunks.length !== leafCount) {
-    reader.fail(`the row group has ${chunks.length} column chunks, the schema ${leafCount} leaves`);
+  const leafTypes = footer.columns.flatMap((column) => column.leafTypes);
+  if (chunks.length !== leafTypes.length) {
+    reader.fail(`the row group has ${chunks.length} column chunks, the schema ${leafTypes.length} leaves`);
+  }
+  for (const [leaf, chunk] of chunks.entries()) {
+    const [expected, found] = [leafTypes[leaf], PHYSICAL_TYPES[chunk.type]];
+    if (expected !== found) {
+      reader.fail(
+        `column "${chunk.path.join(".")}" holds ${found ?? chunk.type}, the schema says ${expected}`,
+      );
+    }
   }
   return { rowCount, chunks };
 }

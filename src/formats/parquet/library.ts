@@ -1,10 +1,10 @@
 /**
  * parquet-wasm, loaded when first needed and replaced when it has panicked.
  *
- * Its CommonJS build is one wasm instance per evaluation of the module. A Rust panic leaves that instance in an
- * unknown state (nothing is unwound), so it is dropped and the next user gets a fresh one. Only the library's
- * synchronous functions are used: a panic in an asynchronous one is an unhandled rejection and a promise that never
- * settles.
+ * Its CommonJS build is one wasm instance per evaluation of the module. A Rust panic leaves that instance in
+ * an unknown state (nothing is unwound), so it is dropped and the next user gets a fresh one. Only the
+ * library's synchronous functions are used: a panic in an asynchronous one is an unhandled rejection and a
+ * promise that never settles.
  */
 import { createRequire } from "node:module";
 import { ArrowQuantError } from "../../errors.js";

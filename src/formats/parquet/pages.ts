@@ -18,6 +18,12 @@ const BIT_PACKED = 4;
 /** Encodings of chunks whose values are stored as they are: of values, and of levels. */
 const PLAIN_ENCODINGS: ReadonlySet<number> = new Set([PLAIN, RLE, BIT_PACKED]);
 
+/** Zstandard's limit: a block of 128 KiB of one byte takes four. Gzip and Snappy stay far below. */
+const MAX_EXPANSION = 32768;
+
+/** A page of this size is always allowed, whatever it says of itself. */
+const SMALL_PAGE_BYTES = 64 * 1024;
+
 /** Encodings found in the chunks written here: of values, then of levels. */
 export const ENCODINGS: readonly number[] = [PLAIN, RLE];
 
@@ -32,26 +38,33 @@ interface PageHeader {
   readonly levelBytes: number;
 }
 
-/** Fields of the three page headers: the page's type, then number of values, encoding, lengths of levels. */
-const PAGE_FIELDS: Readonly<Record<number, readonly [type: number, count: number, encoding: number, levels: readonly number[]]>> = {
-  5: [DATA_PAGE, 1, 2, []],
-  7: [DICTIONARY_PAGE, 1, 2, []],
-  8: [DATA_PAGE_V2, 1, 4, [5, 6]],
+interface ContentFields {
+  readonly valueCount: number;
+  readonly encoding: number;
+  readonly levels: readonly number[];
+}
+
+/**
+ * The structs of a page header that describe its content, by field number, with the numbers of their fields.
+ */
+const CONTENT_FIELDS: Readonly<Record<number, ContentFields>> = {
+  5: { valueCount: 1, encoding: 2, levels: [] },
+  7: { valueCount: 1, encoding: 2, levels: [] },
+  8: { valueCount: 1, encoding: 4, levels: [5, 6] },
 };
 
 function readPageHeader(reader: ThriftReader): PageHeader {
   const numbers = new Map<number, number>();
   const content = { valueCount: 0, encoding: -1, levelBytes: 0 };
   reader.struct((id, type) => {
-    const fields = PAGE_FIELDS[id];
+    const fields = CONTENT_FIELDS[id];
     if (type === THRIFT.int32 && id <= 3) numbers.set(id, reader.count());
     else if (type === THRIFT.struct && fields !== undefined) {
-      const [, count, encoding, levels] = fields;
       reader.struct((field, fieldType) => {
         if (fieldType !== THRIFT.int32) return false;
-        if (field === count) content.valueCount = reader.count();
-        else if (field === encoding) content.encoding = reader.count();
-        else if (levels.includes(field)) content.levelBytes += reader.count();
+        if (field === fields.valueCount) content.valueCount = reader.count();
+        else if (field === fields.encoding) content.encoding = reader.count();
+        else if (fields.levels.includes(field)) content.levelBytes += reader.count();
         else return false;
         return true;
       });
@@ -74,8 +87,11 @@ function nextPage(reader: ThriftReader, pages: Uint8Array, chunk: ColumnChunk): 
   if (reader.position + page.storedBytes > pages.length) {
     reader.fail(`a page of ${page.storedBytes} bytes does not fit`);
   }
-  if (chunk.codec === UNCOMPRESSED && page.storedBytes !== page.uncompressedBytes) {
-    reader.fail(`an uncompressed page of ${page.storedBytes} bytes claims ${page.uncompressedBytes}`);
+  const { storedBytes, uncompressedBytes } = page;
+  const mostBytes =
+    chunk.codec === UNCOMPRESSED ? storedBytes : SMALL_PAGE_BYTES + storedBytes * MAX_EXPANSION;
+  if (uncompressedBytes > mostBytes) {
+    reader.fail(`a page of ${storedBytes} bytes claims to be ${uncompressedBytes} when decompressed`);
   }
   return page;
 }
@@ -97,8 +113,8 @@ const VALUE_BYTES: Readonly<Record<PhysicalType, number>> = {
 };
 
 /**
- * Walks the pages of a chunk and checks that their sizes and counts are what the footer said, so that nothing is
- * decoded, or allocated for, that does not add up.
+ * Walks the pages of a chunk and checks that their sizes and counts are what the footer said, so that nothing
+ * is decoded, or allocated for, that does not add up.
  *
  * @returns bytes that decoding needs, as far as the headers tell.
  * @throws E_NATIVE where they disagree.
@@ -136,7 +152,12 @@ export function isPlain(chunk: ColumnChunk): boolean {
  * @param hasLevels whether the column may hold nulls, so that levels stand before the values
  * @throws E_NATIVE where lengths and counts disagree
  */
-export function splitBinaries(pages: Uint8Array, chunk: ColumnChunk, hasLevels: boolean, what: string): Uint8Array[] {
+export function splitBinaries(
+  pages: Uint8Array,
+  chunk: ColumnChunk,
+  hasLevels: boolean,
+  what: string,
+): Uint8Array[] {
   const reader = pageReader(pages, chunk, what);
   const view = new DataView(pages.buffer, pages.byteOffset, pages.byteLength);
   const values: Uint8Array[] = [];

@@ -36,8 +36,8 @@ export interface NativeFile {
   /** Every row without its codes and scales, which are not read. Order and completeness are checked. */
   rowHeaders(): AsyncIterableIterator<NativeRowHeader>;
   /**
-   * Every row, or those of some row groups, with lengths and checksums verified; over the whole file also that
-   * chunks are complete and in order. A row's buffers are views of one buffer per row group.
+   * Every row, or those of some row groups, with lengths and checksums verified; over the whole file also
+   * that chunks are complete and in order. A row's buffers are views of one buffer per row group.
    */
   rows(options?: { readonly rowGroups?: readonly number[] }): AsyncIterableIterator<NativeRow>;
   readRowGroup(index: number): Promise<NativeRow[]>;
@@ -57,7 +57,11 @@ function isMagic(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, MAGIC) === 0;
 }
 
-function nativeError(path: string, problem: string, details: Readonly<Record<string, unknown>>): ArrowQuantError {
+function nativeError(
+  path: string,
+  problem: string,
+  details: Readonly<Record<string, unknown>>,
+): ArrowQuantError {
   return new ArrowQuantError("E_NATIVE", `"${path}" ${problem}`, { details: { path, ...details } });
 }
 
@@ -70,20 +74,31 @@ async function readFooter(file: OpenFile): Promise<FooterPlace> {
   const trailerStart = byteLength - TRAILER_BYTES;
   if (trailerStart >= MAGIC.length) await readExactly(file, trailer, trailerStart);
   if (!isMagic(trailer.subarray(4))) {
-    throw new ArrowQuantError("E_TRUNCATED", `"${path}" ends at byte ${byteLength} without Parquet's closing mark`, {
-      hint: "the file was cut off; copy or write it again",
-      details: { path, byteLength },
-    });
+    throw new ArrowQuantError(
+      "E_TRUNCATED",
+      `"${path}" ends at byte ${byteLength} without Parquet's closing mark`,
+      {
+        hint: "the file was cut off; copy or write it again",
+        details: { path, byteLength },
+      },
+    );
   }
   const footerBytes = new DataView(trailer.buffer).getUint32(0, true);
   const dataEnd = trailerStart - footerBytes;
   if (dataEnd < MAGIC.length) {
-    throw nativeError(path, `has ${byteLength} bytes, its footer claims ${footerBytes}`, { byteLength, footerBytes });
+    throw nativeError(path, `has ${byteLength} bytes, its footer claims ${footerBytes}`, {
+      byteLength,
+      footerBytes,
+    });
   }
   if (footerBytes > MAX_FOOTER_BYTES) {
-    throw new ArrowQuantError("E_LIMIT", `"${path}" has a footer of ${footerBytes} bytes, the limit is ${MAX_FOOTER_BYTES}`, {
-      details: { path, footerBytes, limit: MAX_FOOTER_BYTES },
-    });
+    throw new ArrowQuantError(
+      "E_LIMIT",
+      `"${path}" has a footer of ${footerBytes} bytes, the limit is ${MAX_FOOTER_BYTES}`,
+      {
+        details: { path, footerBytes, limit: MAX_FOOTER_BYTES },
+      },
+    );
   }
   const bytes = new Uint8Array(footerBytes);
   await readExactly(file, bytes, dataEnd);
@@ -95,8 +110,8 @@ function fileKind(footer: Footer): FileKind {
 }
 
 /**
- * Whether `path` is a native file: a Parquet file with this format's key or with the columns of a plain V2 file.
- * A damaged Parquet file counts as one, so that opening it says what is wrong with it.
+ * Whether `path` is a native file: a Parquet file with this format's key or with the columns of a plain V2
+ * file. A damaged Parquet file counts as one, so that opening it says what is wrong with it.
  */
 export async function isNativeFile(path: string): Promise<boolean> {
   return sniff(
@@ -111,10 +126,18 @@ export async function isNativeFile(path: string): Promise<boolean> {
 
 /** Whether `path` is a complete native file of this program, which it may therefore replace. */
 export async function wasWrittenByUs(path: string): Promise<boolean> {
-  return sniff(path, ({ createdBy, keyValues }) => createdBy === CREATED_BY && keyValues.has(FORMAT_KEY), false);
+  return sniff(
+    path,
+    ({ createdBy, keyValues }) => createdBy === CREATED_BY && keyValues.has(FORMAT_KEY),
+    false,
+  );
 }
 
-async function sniff(path: string, test: (footer: Footer) => boolean, whenDamaged: boolean): Promise<boolean> {
+async function sniff(
+  path: string,
+  test: (footer: Footer) => boolean,
+  whenDamaged: boolean,
+): Promise<boolean> {
   let isParquet = false;
   try {
     return await withFile(path, async (file) => {
@@ -135,7 +158,7 @@ async function sniff(path: string, test: (footer: Footer) => boolean, whenDamage
  */
 export async function openNative(path: string): Promise<NativeFile> {
   const place = await withFile(path, readFooter);
-  // Heavy: 90 ms and 15 MB, not to be paid by whoever only sniffs.
+  // apache-arrow and parquet-wasm take about 120 ms to load: not to be paid by whoever only sniffs.
   const arrow = await import("./arrow-decode.js");
   const { withParquetLibrary } = await import("./library.js");
   const kind = fileKind(place.footer);
@@ -143,15 +166,20 @@ export async function openNative(path: string): Promise<NativeFile> {
   const names = place.footer.columns.map((column) => column.name);
   for (const { name } of columns) {
     const count = names.filter((candidate) => candidate === name).length;
-    if (count !== 1) throw nativeError(path, `has ${count === 0 ? "no" : count} column "${name}"`, { column: name, kind });
+    if (count !== 1)
+      throw nativeError(path, `has ${count === 0 ? "no" : count} column "${name}"`, { column: name, kind });
   }
   const what = `"${path}"`;
   const schemaIpc = withParquetLibrary(what, (library) =>
-    library.readSchema(buildSchemaFile(place.footer, new Set(columns.map(({ name }) => name)))).intoIPCStream(),
+    library
+      .readSchema(buildSchemaFile(place.footer, new Set(columns.map(({ name }) => name))))
+      .intoIPCStream(),
   );
   arrow.checkColumnTypes(schemaIpc, columns, what, { allowFloat64Lists: kind === "plain-v2" });
   const decode = (bytes: Uint8Array, taken: readonly Column[], where: string): Record<string, unknown>[] =>
-    withParquetLibrary(where, (library) => arrow.decodeIpc(library.readParquet(bytes).intoIPCStream(), taken, where));
+    withParquetLibrary(where, (library) =>
+      arrow.decodeIpc(library.readParquet(bytes).intoIPCStream(), taken, where),
+    );
   const file = new OpenNativeFile(path, kind, place, decode);
   return file.withComponent();
 }

@@ -1,9 +1,10 @@
 /**
- * One row group of a file as a Parquet file of its own, in memory: what parquet-wasm can decode synchronously, so
- * that its panics can be caught, without the other row groups and with the asked columns only.
+ * One row group of a file as a Parquet file of its own, in memory: what parquet-wasm can decode
+ * synchronously, so that its panics can be caught, without the other row groups and with the asked columns
+ * only.
  *
- * The bulk of a native file, the column of packed codes, need not take that way: where its pages are plain, its
- * values are views of the pages. Through the library they would be copied four times.
+ * The bulk of a native file, the column of packed codes, need not take that way: where its pages are plain,
+ * its values are views of the pages. Through the library they would be copied several times.
  */
 import { ArrowQuantError } from "../../errors.js";
 import { type OpenFile, readExactly } from "../../io/read.js";
@@ -21,8 +22,8 @@ import { checkPages, isPlain, splitBinaries } from "./pages.js";
 import { ThriftWriter } from "./thrift.js";
 
 /**
- * Largest row group that is decoded, stored and decoded bytes each. Files written here stay at 4 MiB or one row;
- * beyond this, decoding would need several GiB at once.
+ * Largest row group that is decoded, stored and decoded bytes each. Files written here stay at 4 MiB or one
+ * row; beyond this, decoding would need several GiB at once.
  */
 const MAX_ROW_GROUP_BYTES = 512 * 1024 * 1024;
 
@@ -150,9 +151,13 @@ async function readBulk(
   await readExactly(source.file, pages, start);
   const values = splitBinaries(pages, chunk, column.nullable, what);
   if (values.length !== rowCount) {
-    throw new ArrowQuantError("E_NATIVE", `${what}: column "${column.name}" has ${values.length} of ${rowCount} values`, {
-      details: { column: column.name, valueCount: values.length, rowCount },
-    });
+    throw new ArrowQuantError(
+      "E_NATIVE",
+      `${what}: column "${column.name}" has ${values.length} of ${rowCount} values`,
+      {
+        details: { column: column.name, valueCount: values.length, rowCount },
+      },
+    );
   }
   return values;
 }
@@ -177,7 +182,9 @@ export async function readRowGroupParts(
     chunks.slice(firstLeaf, firstLeaf + leafTypes.length);
   const bulk = asked.find((column) => column.name === BULK_COLUMN && chunksOf(column).every(isPlain));
   const bulkValues =
-    bulk === undefined ? null : await readBulk(bulk, chunksOf(bulk)[0] as ColumnChunk, rowCount, source, what);
+    bulk === undefined
+      ? null
+      : await readBulk(bulk, chunksOf(bulk)[0] as ColumnChunk, rowCount, source, what);
 
   const columns = asked.filter((column) => column !== bulk);
   const { placed, end } = placeChunks(columns.flatMap(chunksOf), source, what);

@@ -1,4 +1,6 @@
-/** One row of a native file as plain data: a tensor, or a run of rows of its 2-D view (FORMAT.md, Columns). */
+/**
+ * One row of a native file as plain data: a tensor, or a run of rows of its 2-D view (FORMAT.md, Columns).
+ */
 import { crc32 } from "node:zlib";
 import type { Dtype } from "../../tensor/dtype.js";
 import type { MethodName } from "../../tensor/layout.js";
@@ -47,7 +49,9 @@ export interface RowMetrics extends Readonly<ErrorSums> {
   readonly relativeRmse: number;
 }
 
-/** What a row says besides codes and scales; all of it but `metrics`, `crc32`, `chunkIndex` is the tensor's. */
+/**
+ * What a row says besides codes and scales; all of it but `metrics`, `crc32`, `chunkIndex` is the tensor's.
+ */
 export interface NativeRowMeta {
   readonly layerName: string;
   readonly shape: readonly number[];

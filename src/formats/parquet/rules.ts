@@ -1,4 +1,7 @@
-/** What FORMAT.md demands of a row and of the rows of a tensor; whatever breaks it is refused before it is used. */
+/**
+ * What FORMAT.md demands of a row and of the rows of a tensor; whatever breaks it is refused before it is
+ * used.
+ */
 import { ArrowQuantError } from "../../errors.js";
 import { DTYPES, isDtype } from "../../tensor/dtype.js";
 import { countElements, METHOD_NAMES, packedBytes, viewAs2d } from "../../tensor/layout.js";
@@ -27,7 +30,8 @@ function expectNulls(row: NativeRow, keys: readonly (keyof NativeRow)[], because
 
 function expectLength(row: NativeRow, key: keyof NativeRow, expected: number): void {
   const found = (row[key] as ArrayLike<number> | null)?.length;
-  if (found !== expected) refuse(row, `${key} has ${found ?? "no"} values, expected ${expected}`, { key, found, expected });
+  if (found !== expected)
+    refuse(row, `${key} has ${found ?? "no"} values, expected ${expected}`, { key, found, expected });
 }
 
 /** Everything that can be said of a row without its codes and scales. */
@@ -39,10 +43,12 @@ export function checkMeta(row: NativeRowMeta): void {
     refuse(row, `shape [${shape.join(", ")}] has ${elementCount} elements, num_params is ${paramCount}`);
   }
   if (!isDtype(dtype)) refuse(row, `dtype "${String(dtype)}" is unknown`);
-  if (storedDtype !== null && !isDtype(storedDtype)) refuse(row, `stored_dtype "${String(storedDtype)}" is unknown`);
+  if (storedDtype !== null && !isDtype(storedDtype))
+    refuse(row, `stored_dtype "${String(storedDtype)}" is unknown`);
   if (!Object.hasOwn(QUANT_TYPES, quantType)) refuse(row, `quant_type "${String(quantType)}" is unknown`);
   if (method !== null && !METHOD_NAMES.includes(method)) refuse(row, `method "${String(method)}" is unknown`);
-  if (chunkIndex < 0 || chunkIndex >= chunkCount) refuse(row, "the chunk's index is not below the number of chunks");
+  if (chunkIndex < 0 || chunkIndex >= chunkCount)
+    refuse(row, "the chunk's index is not below the number of chunks");
   if (QUANT_TYPES[quantType] !== 0 && (shape.length < 2 || elementCount === 0)) {
     refuse(row, `shape [${shape.join(", ")}] can only be kept, quant_type is ${quantType}`);
   }
@@ -69,8 +75,18 @@ function checkKept(row: NativeRow): number {
   expectNulls(
     row,
     [
-      "scales", "zeroPoints", "quantAxis", "groupSize", "method", "metrics", "scaleBits", "superGroupSize",
-      "scaleCodes", "zeroPointBits", "zeroPointCodes", "residualScaleCodes",
+      "scales",
+      "zeroPoints",
+      "quantAxis",
+      "groupSize",
+      "method",
+      "metrics",
+      "scaleBits",
+      "superGroupSize",
+      "scaleCodes",
+      "zeroPointBits",
+      "zeroPointCodes",
+      "residualScaleCodes",
     ],
     "the tensor is kept",
   );
@@ -180,10 +196,14 @@ export function checkRow(row: NativeRow, kind: FileKind): number {
     const found = rowCrc32(row);
     if (found !== row.crc32) {
       const [stored, actual] = [row.crc32, found].map((crc) => crc.toString(16).padStart(8, "0"));
-      throw new ArrowQuantError("E_CRC", `${rowLabel(row)}: the checksum is ${actual}, the file says ${stored}`, {
-        hint: "the file is damaged; copy or write it again",
-        details: { layer: row.layerName, chunkIndex: row.chunkIndex, stored: row.crc32, found },
-      });
+      throw new ArrowQuantError(
+        "E_CRC",
+        `${rowLabel(row)}: the checksum is ${actual}, the file says ${stored}`,
+        {
+          hint: "the file is damaged; copy or write it again",
+          details: { layer: row.layerName, chunkIndex: row.chunkIndex, stored: row.crc32, found },
+        },
+      );
     }
   }
   return rows;
@@ -192,9 +212,24 @@ export function checkRow(row: NativeRow, kind: FileKind): number {
 /** What every chunk of a tensor repeats. */
 function tensorSignature(row: NativeRowMeta): string {
   return JSON.stringify([
-    row.shape, row.dtype, row.paramCount, row.quantType, row.quantAxis, row.groupSize, row.isDiffusionModel,
-    row.modality, row.timeAware, row.spatial, row.activationStats, row.component, row.method, row.storedDtype,
-    row.chunkCount, row.scaleBits, row.superGroupSize, row.zeroPointBits,
+    row.shape,
+    row.dtype,
+    row.paramCount,
+    row.quantType,
+    row.quantAxis,
+    row.groupSize,
+    row.isDiffusionModel,
+    row.modality,
+    row.timeAware,
+    row.spatial,
+    row.activationStats,
+    row.component,
+    row.method,
+    row.storedDtype,
+    row.chunkCount,
+    row.scaleBits,
+    row.superGroupSize,
+    row.zeroPointBits,
   ]);
 }
 
@@ -238,6 +273,7 @@ export class ChunkSequence {
   /** To be called after the last row. */
   end(): void {
     const last = this.#row;
-    if (last !== null && last.chunkIndex + 1 < last.chunkCount) refuse(last, "the chunks after it are missing");
+    if (last !== null && last.chunkIndex + 1 < last.chunkCount)
+      refuse(last, "the chunks after it are missing");
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The table's columns as Parquet sees them: a tree whose leaves are the stored columns, each with the greatest
- * repetition and definition level it can have, and the schema elements that a footer holds.
- * Spec: https://github.com/apache/parquet-format/blob/master/LogicalTypes.md (lists), Dremel (levels)
+ * The table's columns as Parquet sees them: a tree whose leaves are the stored columns, each with the
+ * greatest repetition and definition level it can have, and the schema elements that a footer holds. Spec:
+ * https://github.com/apache/parquet-format/blob/master/LogicalTypes.md (lists), Dremel (levels)
  */
 import type { Column, ColumnType, ScalarType } from "./columns.js";
 import { OPTIONAL, PHYSICAL_TYPES, type PhysicalType, REPEATED, REQUIRED } from "./footer.js";

@@ -11,7 +11,11 @@ export interface RowRange {
   readonly rowCount: number;
 }
 
-function rowSlice<T extends Uint8Array | Float32Array>(values: T | null, perRow: number, range: RowRange): T | null {
+function rowSlice<T extends Uint8Array | Float32Array>(
+  values: T | null,
+  perRow: number,
+  range: RowRange,
+): T | null {
   if (values === null) return null;
   const from = range.firstRow * perRow;
   return values.subarray(from, from + range.rowCount * perRow) as T;
@@ -59,7 +63,9 @@ function spreadPlain(row: NativeRow, values: Float32Array, range: RowRange): Flo
     return rowSlice(values, Math.ceil(cols / row.groupSize), range) as Float32Array;
   }
   if (values.length === 1) return new Float32Array(range.rowCount).fill(values[0] as number);
-  return row.quantAxis === 0 ? (rowSlice(values, 1, range) as Float32Array) : repeatPerRow(values, range.rowCount);
+  return row.quantAxis === 0
+    ? (rowSlice(values, 1, range) as Float32Array)
+    : repeatPerRow(values, range.rowCount);
 }
 
 function toPlainChunk(row: NativeRow, range: RowRange): StoredChunk {
@@ -95,16 +101,19 @@ export function countStoredRows(row: NativeRow): number {
 }
 
 /**
- * A quantized row, as the reader gave it, for the rebuilding kernels: views of the row's own buffers, except that
- * scales which hold for a whole plain tensor or column are repeated.
+ * A quantized row, as the reader gave it, for the rebuilding kernels: views of the row's own buffers, except
+ * that scales which hold for a whole plain tensor or column are repeated.
  *
- * @param range rows of the chunk to take; all of them where it is left out. Plain files hold a tensor in one row of
- *   any size, so that it must be taken in parts.
+ * @param range rows of the chunk to take; all of them where it is left out. Plain files hold a tensor in one
+ *   row of any size, so that it must be taken in parts.
  * @throws E_NATIVE where the row is kept
  */
 export function toStoredChunk(row: NativeRow, range?: RowRange): StoredChunk {
   if (QUANT_TYPES[row.quantType] === 0) {
-    throw new ArrowQuantError("E_NATIVE", `${rowLabel(row)} is kept as ${row.storedDtype}, there is nothing to rebuild`);
+    throw new ArrowQuantError(
+      "E_NATIVE",
+      `${rowLabel(row)} is kept as ${row.storedDtype}, there is nothing to rebuild`,
+    );
   }
   const taken = range ?? { firstRow: 0, rowCount: countStoredRows(row) };
   // Plain rows are those without a checksum, and need not say by which method they were made.

@@ -118,8 +118,8 @@ export class ThriftReader {
   }
 
   /**
-   * Walks one struct. `field` reads the value and returns true, or leaves it and returns false: it is skipped.
-   * A boolean's value is its type.
+   * Walks one struct. `field` reads the value and returns true, or leaves it and returns false: it is
+   * skipped. A boolean's value is its type.
    */
   struct(field: (id: number, type: number) => boolean): void {
     let id = 0;

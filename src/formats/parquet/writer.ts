@@ -1,4 +1,6 @@
-/** Writes a native file row by row; what is in memory at a time is one row group of at most 4 MiB, or one row. */
+/**
+ * Writes a native file row by row; what is in memory at a time is one row group of at most 4 MiB, or one row.
+ */
 import { ArrowQuantError } from "../../errors.js";
 import { encodeFooter, MAGIC, writeRowGroup } from "./footer.js";
 import { encodedRowBytes, NATIVE_SCHEMA, ROW_GROUP_BYTES, RowGroupBuilder } from "./row-group.js";
@@ -31,6 +33,8 @@ export class NativeWriter {
   #rowCount = 0;
   #byteLength = 0;
   #group = new RowGroupBuilder();
+  /** Of the rows in the group. */
+  #releases: (() => void)[] = [];
   /** Why nothing more can be written; null while it can. */
   #closed: string | null = null;
   #busy = false;
@@ -48,10 +52,11 @@ export class NativeWriter {
   }
 
   /**
-   * Takes the next row. Once this has resolved, the row's buffers may be reused or transferred.
+   * Takes the next row. Without `release`, the row's buffers may be reused once this has resolved, which costs a copy
+   * where the row waits for others; with it they are lent until it is called, or until `abort`.
    * @throws E_LIMIT where one row passes what a Parquet page can hold, and whatever the sink throws
    */
-  async write(row: NativeRow): Promise<void> {
+  async write(row: NativeRow, release?: () => void): Promise<void> {
     await this.#exclusively(async () => {
       const rowBytes = encodedRowBytes(row);
       if (this.#group.rowCount > 0 && this.#group.byteLength + rowBytes > ROW_GROUP_LIMIT_BYTES) {
@@ -60,8 +65,9 @@ export class NativeWriter {
       this.#group.add(row, rowBytes);
       this.#rowCount += 1;
       const isAlone = ROW_GROUP_BYTES + rowBytes > ROW_GROUP_LIMIT_BYTES;
+      if (release !== undefined) this.#releases.push(release);
       if (isAlone) await this.#flush();
-      else this.#group.own();
+      else if (release === undefined) this.#group.own();
     });
   }
 
@@ -113,6 +119,8 @@ export class NativeWriter {
     for (const piece of joinSmall(pieces)) await this.#write(piece);
     writeRowGroup(this.#rowGroups, rowGroup);
     this.#rowGroupCount += 1;
+    for (const release of this.#releases) release();
+    this.#releases = [];
   }
 
   async #write(bytes: Uint8Array): Promise<void> {

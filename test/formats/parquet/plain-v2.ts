@@ -1,4 +1,7 @@
-/** Plain V2 files for tests, made with another writer of Parquet (parquet-wasm), compressed and with dictionaries. */
+/**
+ * Plain V2 files for tests, made with another writer of Parquet (parquet-wasm), compressed and with
+ * dictionaries.
+ */
 import { createRequire } from "node:module";
 import {
   Binary,

@@ -40,7 +40,8 @@ async function readRows(path: string): Promise<NativeRow[]> {
 async function rebuildFile(path: string): Promise<Map<string, Buffer>> {
   const tensors = new Map<string, Buffer>();
   for (const row of await readRows(path)) {
-    const bytes = row.quantType === "none" ? row.data : new Uint8Array(rebuildChunk(toStoredChunk(row)).buffer);
+    const bytes =
+      row.quantType === "none" ? row.data : new Uint8Array(rebuildChunk(toStoredChunk(row)).buffer);
     tensors.set(row.layerName, Buffer.concat([tensors.get(row.layerName) ?? Buffer.alloc(0), bytes]));
   }
   return tensors;
@@ -49,17 +50,27 @@ async function rebuildFile(path: string): Promise<Map<string, Buffer>> {
 async function readSafetensors(path: string): Promise<Map<string, Buffer>> {
   const file = await readFile(path);
   const start = 8 + Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.subarray(8, start).toString("utf8")) as Record<string, { data_offsets: [number, number] }>;
+  const header = JSON.parse(file.subarray(8, start).toString("utf8")) as Record<
+    string,
+    { data_offsets: [number, number] }
+  >;
   return new Map(
     Object.entries(header)
       .filter(([name]) => name !== "__metadata__")
-      .map(([name, { data_offsets: [from, to] }]) => [name, file.subarray(start + from, start + to)]),
+      .map(
+        ([
+          name,
+          {
+            data_offsets: [from, to],
+          },
+        ]) => [name, file.subarray(start + from, start + to)],
+      ),
   );
 }
 
 /**
- * One element of the sample is −0 where code 0, zero point +0 and a positive scale give +0 (the numpy reader of
- * test/interop says so too): tensor and index.
+ * One element of the sample is −0 where code 0, zero point +0 and a positive scale give +0 (the numpy reader
+ * of test/interop says so too): tensor and index.
  */
 const NEGATIVE_ZEROS = new Map([["float32_scales.int4", 96]]);
 
@@ -72,7 +83,9 @@ describe("files written by pyarrow from FORMAT.md alone", () => {
       const found = Buffer.from(rebuilt.get(tensor) ?? Buffer.alloc(0));
       const negativeZero = NEGATIVE_ZEROS.get(tensor);
       if (negativeZero !== undefined) {
-        expect([found.readUInt32LE(4 * negativeZero), bytes.readUInt32LE(4 * negativeZero)]).toEqual([0, 0x8000_0000]);
+        expect([found.readUInt32LE(4 * negativeZero), bytes.readUInt32LE(4 * negativeZero)]).toEqual([
+          0, 0x8000_0000,
+        ]);
         found.writeUInt32LE(0x8000_0000, 4 * negativeZero);
       }
       expect(Buffer.compare(found, bytes), tensor).toBe(0);
@@ -121,7 +134,8 @@ describe("a written file", () => {
       ["d", 2],
       ["e", 3],
     ]);
-    const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes, ...meta } = rows[0] as NativeRow;
+    const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes, ...meta } =
+      rows[0] as NativeRow;
     expect([data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes]).toHaveLength(6);
     expect(headers[0]).toEqual({ ...meta, rowGroup: 0 });
   });
@@ -146,7 +160,11 @@ describe("a written file", () => {
     const file = await openNative(await place("at-once.parquet", await writeRows(rows)));
     const groups = await Promise.all([0, 1, 2, 1, 3].map((index) => file.readRowGroup(index)));
     expect(groups.map((group) => group.map(({ layerName }) => layerName).join(""))).toEqual([
-      "ab", "c", "d", "c", "e",
+      "ab",
+      "c",
+      "d",
+      "c",
+      "e",
     ]);
     for (const row of groups.flat()) expect(rowCrc32(row)).toBe(row.crc32);
   });
@@ -233,8 +251,21 @@ describe("plain V2 files of another writer", () => {
 
   test("hold one scale per tensor, row, column or group", async () => {
     const perRow = { ...packed, layer_name: "rows", scales: [1, 2], zero_points: [0, 1], quant_axis: 0 };
-    const perColumn = { ...packed, layer_name: "cols", scales: [1, 2, 3, 4, 5, 6], zero_points: null, quant_axis: 1 };
-    const perGroup = { ...packed, layer_name: "groups", scales: [1, 2, 3, 4], zero_points: [0, 0, 0, 0], quant_axis: 1, group_size: 4 };
+    const perColumn = {
+      ...packed,
+      layer_name: "cols",
+      scales: [1, 2, 3, 4, 5, 6],
+      zero_points: null,
+      quant_axis: 1,
+    };
+    const perGroup = {
+      ...packed,
+      layer_name: "groups",
+      scales: [1, 2, 3, 4],
+      zero_points: [0, 0, 0, 0],
+      quant_axis: 1,
+      group_size: 4,
+    };
     expect(await rebuilt([perRow, perColumn, perGroup])).toEqual([
       Float32Array.of(1, 2, 3, 4, 5, 6, 12, 14, 16, 18, 20, 22),
       Float32Array.of(-7, -12, -15, -16, -15, -12, -1, 0, 3, 8, 15, 24),
@@ -247,7 +278,9 @@ describe("plain V2 files of another writer", () => {
     const path = await place("parts.parquet", encodePlain([row]));
     const [read] = await readRows(path);
     const whole = rebuildChunk(toStoredChunk(read as NativeRow));
-    const parts = [0, 1].map((firstRow) => rebuildChunk(toStoredChunk(read as NativeRow, { firstRow, rowCount: 1 })));
+    const parts = [0, 1].map((firstRow) =>
+      rebuildChunk(toStoredChunk(read as NativeRow, { firstRow, rowCount: 1 })),
+    );
     expect(parts.flatMap((part) => [...part])).toEqual([...whole]);
   });
 
@@ -272,12 +305,21 @@ describe("plain V2 files of another writer", () => {
 describe("sniffing", () => {
   test("tells native files from others", async () => {
     const ours = await place("ours.parquet", await writeRows([keptRow("a")]));
-    const other = await place("other.parquet", encodeParquet({ a: plainColumns([plainRow("x")])["dtype"] as never }));
+    const other = await place(
+      "other.parquet",
+      encodeParquet({ a: plainColumns([plainRow("x")])["dtype"] as never }),
+    );
     const text = await place("text.parquet", Buffer.from("PAR, not quite"));
     expect(await isNativeFile(ours)).toBe(true);
     expect(await isNativeFile(samplePath("extended.parquet"))).toBe(true);
     expect(await isNativeFile(samplePath("plain-v2.parquet"))).toBe(true);
-    for (const path of [other, text, samplePath("extended.expected.safetensors"), folder, join(folder, "none")]) {
+    for (const path of [
+      other,
+      text,
+      samplePath("extended.expected.safetensors"),
+      folder,
+      join(folder, "none"),
+    ]) {
       expect(await isNativeFile(path), path).toBe(false);
     }
   });
@@ -286,7 +328,9 @@ describe("sniffing", () => {
     const bytes = await writeRows([keptRow("a")]);
     expect(await wasWrittenByUs(await place("ours.parquet", bytes))).toBe(true);
     expect(await wasWrittenByUs(await place("cut.parquet", bytes.subarray(0, -1)))).toBe(false);
-    expect(await wasWrittenByUs(await place("no-key.parquet", await writeRows([keptRow("a")], new Map())))).toBe(false);
+    expect(
+      await wasWrittenByUs(await place("no-key.parquet", await writeRows([keptRow("a")], new Map()))),
+    ).toBe(false);
     const sample = join(folder, "sample.parquet");
     await copyFile(samplePath("extended.parquet"), sample);
     expect(await wasWrittenByUs(sample)).toBe(false);

@@ -1,4 +1,7 @@
-/** The rebuilding of FORMAT.md in plain JavaScript, one float32 operation at a time: slow, and nothing but the text. */
+/**
+ * The rebuilding of FORMAT.md in plain JavaScript, one float32 operation at a time: slow, and nothing but the
+ * text.
+ */
 import type { StoredChunk } from "../../../dist/tensor/stored.js";
 
 function codeAt(codes: Uint8Array, rowBytes: number, row: number, index: number, bits: number): number {
@@ -24,11 +27,18 @@ export function rebuildChunk(chunk: StoredChunk): Float32Array {
     for (let col = 0; col < cols; col++) {
       const group = Math.floor(col / groupSize);
       const at = row * groups + group;
-      const superScale = chunk.scales[row * supers + (superGroupSize === null ? group : Math.floor(col / superGroupSize))];
+      const superScale =
+        chunk.scales[row * supers + (superGroupSize === null ? group : Math.floor(col / superGroupSize))];
       const coded = (codes: Uint8Array | null) =>
         Math.fround(
           (superScale as number) *
-            codeAt(codes as Uint8Array, packedRowBytes(groups, scaleBits as number), row, group, scaleBits as number),
+            codeAt(
+              codes as Uint8Array,
+              packedRowBytes(groups, scaleBits as number),
+              row,
+              group,
+              scaleBits as number,
+            ),
         );
       const scale = scaleBits === null ? (superScale as number) : coded(chunk.scaleCodes);
       const q = codeAt(chunk.data, packedRowBytes(cols, storageBits), row, col, storageBits);

@@ -30,7 +30,7 @@ async function readRows(bytes: Uint8Array): Promise<NativeRow[]> {
 }
 
 async function rowGroups(bytes: Uint8Array): Promise<{ numRows: number; totalByteSize: number }[]> {
-  const file = await library.ParquetFile.fromFile(new Blob([bytes as Uint8Array<ArrayBuffer>]));
+  const file = await library.ParquetFile.fromFile(new Blob([new Uint8Array(bytes)]));
   return file
     .metadata()
     .rowGroups()
@@ -88,12 +88,20 @@ describe("rows", () => {
   });
 
   test("may have their buffers reused once their write has resolved", async () => {
-    const rows = [int4Row("a"), int4Row("b", 300, 512), keptRow("c", 1_500_000), int4Row("d"), keptRow("e", 9000)];
-    const lent = rows.map((row): MutableRow => ({
-      ...row,
-      data: row.data.slice(),
-      scales: row.scales?.slice() ?? null,
-    }));
+    const rows = [
+      int4Row("a"),
+      int4Row("b", 300, 512),
+      keptRow("c", 1_500_000),
+      int4Row("d"),
+      keptRow("e", 9000),
+    ];
+    const lent = rows.map(
+      (row): MutableRow => ({
+        ...row,
+        data: row.data.slice(),
+        scales: row.scales?.slice() ?? null,
+      }),
+    );
     const pieces: Buffer[] = [];
     const writer = await NativeWriter.open(
       { write: async (piece) => void pieces.push(Buffer.from(piece)) },
@@ -107,7 +115,9 @@ describe("rows", () => {
     await writer.finish();
     const read = await readRows(Buffer.concat(pieces));
     expect(read.map(withoutData)).toEqual(rows.map(withoutData));
-    expect(read.every(({ data }, index) => Buffer.compare(data, rows[index]?.data ?? data.subarray(1)) === 0)).toBe(true);
+    expect(
+      read.every(({ data }, index) => Buffer.compare(data, rows[index]?.data ?? data.subarray(1)) === 0),
+    ).toBe(true);
   });
 });
 
@@ -140,7 +150,7 @@ describe("the file", () => {
     const footer = bytes.subarray(bytes.length - 8 - bytes.readUInt32LE(bytes.length - 8)).toString("utf8");
     const positions = [...METADATA.keys()].map((key) => footer.indexOf(key));
     expect(positions).toEqual(positions.toSorted((a, b) => a - b));
-    const file = await library.ParquetFile.fromFile(new Blob([bytes]));
+    const file = await library.ParquetFile.fromFile(new Blob([new Uint8Array(bytes)]));
     const { keyValueMetadata, createdBy, version } = {
       keyValueMetadata: file.metadata().fileMetadata().keyValueMetadata(),
       createdBy: file.metadata().fileMetadata().createdBy(),
@@ -155,7 +165,7 @@ describe("the file", () => {
 
   test("is uncompressed, plain, without dictionaries, one page per column chunk", async () => {
     const bytes = await writeRows([int4Row("a"), keptRow("b"), int4Row("c", 3, 900)]);
-    const file = await library.ParquetFile.fromFile(new Blob([bytes]));
+    const file = await library.ParquetFile.fromFile(new Blob([new Uint8Array(bytes)]));
     const [group] = file.metadata().rowGroups();
     const columns = group?.columns() ?? [];
     expect(columns).toHaveLength(49);
@@ -190,7 +200,9 @@ function describeField(field: FieldLike): string {
   const mark = nullable ? "?" : "";
   const [kind = ""] = String(type).split("<");
   const children = (type.children ?? []).map(describeField);
-  return children.length === 0 ? `${name}${mark}: ${kind}` : `${name}${mark}: ${kind}<${children.join(", ")}>`;
+  return children.length === 0
+    ? `${name}${mark}: ${kind}`
+    : `${name}${mark}: ${kind}<${children.join(", ")}>`;
 }
 
 // Written down from the table in FORMAT.md; `?` marks what may be null.
@@ -207,9 +219,9 @@ const EXPECTED_SCHEMA = [
   "group_size?: Int32",
   "is_diffusion_model: Bool",
   "modality?: Utf8",
-  "time_aware_quant?: Struct<enabled: Bool, num_time_groups: Int32, activation_bits: Int32, time_input: Utf8, " +
-    "time_group_params: List<item: Struct<time_range: Struct<start: Float64, end: Float64>, scale: Float32, " +
-    "zero_point: Float32, group_size?: Int32>>>",
+  "time_aware_quant?: Struct<enabled: Bool, num_time_groups: Int32, activation_bits: Int32, " +
+    "time_input: Utf8, time_group_params: List<item: Struct<time_range: Struct<start: Float64, end: Float64>, " +
+    "scale: Float32, zero_point: Float32, group_size?: Int32>>>",
   "spatial_quant?: Struct<enabled: Bool, channel_equalization: Bool, activation_smoothing: Float32, " +
     "equalization_scales: List<item: Float32>>",
   "activation_stats?: Struct<mean: Float32, std: Float32, min: Float32, max: Float32>",
@@ -234,14 +246,19 @@ describe("row groups", () => {
     const sizes = fc.array(fc.integer({ min: 1, max: 1_300_000 }), { minLength: 1, maxLength: 12 });
     await fc.assert(
       fc.asyncProperty(sizes, async (lengths) => {
-        const rows = lengths.map((length, index) => ({ ...keptRow("r"), layerName: `r${index}`, ...sized(length) }));
+        const rows = lengths.map((length, index) => ({
+          ...keptRow("r"),
+          layerName: `r${index}`,
+          ...sized(length),
+        }));
         const groups = await rowGroups(await writeRows(rows));
         expect(groups.reduce((sum, { numRows }) => sum + numRows, 0)).toBe(rows.length);
         let first = 0;
         for (const { numRows, totalByteSize } of groups) {
           if (numRows > 1) expect(totalByteSize).toBeLessThanOrEqual(ROW_GROUP_LIMIT_BYTES);
           const next = rows[first + numRows];
-          // As full as they can be: the next row would have passed the limit, but for the allowance for levels.
+          // As full as they can be: the next row would have passed the limit, but for the allowance for
+          // levels.
           if (next !== undefined) {
             expect(totalByteSize + next.data.length + 8192).toBeGreaterThan(ROW_GROUP_LIMIT_BYTES);
           }

@@ -2,7 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { temporaryFolder } from "../../cli/models.js";
+import { temporaryFolder, wave, writeModel } from "../../cli/models.js";
 import { documentOf, run } from "../../cli/program.js";
 
 const folder = temporaryFolder();
@@ -12,7 +12,8 @@ function billionLaughs(): string {
   const names = "abcdefghi".split("");
   const lines = names.map((name, level) => {
     const before = names[level - 1];
-    return `${name}: &${name} [${Array.from({ length: 9 }, () => (before === undefined ? "lol" : `*${before}`)).join(", ")}]`;
+    const items = Array.from({ length: 9 }, () => (before === undefined ? "lol" : `*${before}`));
+    return `${name}: &${name} [${items.join(", ")}]`;
   });
   return `${lines.join("\n")}\ninclude: *i\n`;
 }
@@ -32,11 +33,10 @@ const HOSTILE: [string, string | Buffer][] = [
   ["bytes that are no UTF-8", Buffer.from([0x62, 0x69, 0x74, 0x3a, 0x20, 0xff, 0xfe, 0xc3, 0x28])],
   ["NUL bytes", Buffer.alloc(5000)],
   ["UTF-16", Buffer.from("bit_width: 4\n", "utf16le")],
-  ["escape sequences", "bit_width: \"\\e[31mred\\e[0m\"\n"],
+  ["escape sequences", 'bit_width: "\\e[31mred\\e[0m"\n'],
   ["a number beyond all bounds", "bit_width: 1e999\n"],
   ["a fraction", "group_size: 32.5\n"],
   ["a date", "group_size: 2024-01-01\n"],
-  ["a pattern that is none", "include: ['(']\n"],
   ["a pattern of megabytes", `include: ['${"a".repeat(100_000)}']\n`],
   ["a key of megabytes", `${"k".repeat(900_000)}: 1\n`],
   ["a merge of nothing", "<<: 7\nbit_width: 4\n"],
@@ -51,14 +51,14 @@ function write(name: string, content: string | Buffer, ending: string): string {
   return path;
 }
 
-// Patterns are looked at when there are tensors to match: only then is a bad one known.
-const NEEDS_A_MODEL = new Set(["a pattern that is none"]);
-
 describe.each(HOSTILE)("%s", (name, content) => {
-  it.skipIf(NEEDS_A_MODEL.has(name))("as a configuration ends with 2", async () => {
+  it("as a configuration ends with 2", async () => {
     const ended = await run(["config", "show", "--config", write(name, content, "yaml"), "--json"]);
     expect({ code: ended.code, signal: ended.signal }).toEqual({ code: 2, signal: null });
-    expect(documentOf(ended)).toMatchObject({ ok: false, error: { code: expect.stringMatching(/^E_(CONFIG|PATTERN)$/) } });
+    expect(documentOf(ended)).toMatchObject({
+      ok: false,
+      error: { code: expect.stringMatching(/^E_(CONFIG|PATTERN)$/) },
+    });
     expect(ended.stderr).not.toMatch(/\n\s+at /);
     expect(ended.stderr).not.toContain("\u001b");
     // An error is for reading: it repeats no megabytes.
@@ -68,7 +68,10 @@ describe.each(HOSTILE)("%s", (name, content) => {
   it("as a job file ends with 2", async () => {
     const ended = await run(["batch", write(name, content, "jobs.yaml"), "--json"]);
     expect({ code: ended.code, signal: ended.signal }).toEqual({ code: 2, signal: null });
-    expect(documentOf(ended)).toMatchObject({ ok: false, error: { code: expect.stringMatching(/^E_(CONFIG|JOB_FILE)$/) } });
+    expect(documentOf(ended)).toMatchObject({
+      ok: false,
+      error: { code: expect.stringMatching(/^E_(CONFIG|JOB_FILE)$/) },
+    });
     expect(ended.stderr).not.toMatch(/\n\s+at /);
     expect(ended.stderr.length).toBeLessThan(20_000);
   });
@@ -91,7 +94,6 @@ describe("environment variables", () => {
 
 describe("a pattern that takes exponential time", () => {
   it("does not hang the program on a hostile tensor name", async () => {
-    const { writeModel, wave } = await import("../../cli/models.js");
     const model = writeModel(join(folder, "name.safetensors"), [
       { name: `${"a".repeat(60)}!`, shape: [32, 64], values: wave },
       { name: "plain.weight", shape: [32, 64], values: wave },

@@ -5,9 +5,17 @@ import { findMethod } from "../../../dist/quantize/methods/index.js";
 import { rowLayout } from "../../../dist/tensor/layout.js";
 import { deriveMetrics } from "../../../dist/tensor/metrics.js";
 import { tensors } from "../../kernels/arbitraries.js";
-import { KERNEL_BUILDS, floatSource, gaussians, quantize, rebuildFloats, specOf, storedOf } from "../../kernels/harness.js";
+import {
+  floatSource,
+  gaussians,
+  KERNEL_BUILDS,
+  quantize,
+  rebuildFloats,
+  specOf,
+  storedOf,
+} from "../../kernels/harness.js";
 import { roundEven } from "../../kernels/reference.js";
-import { SHARED_MODELS, floatsOf, matricesOf, partsOf, readSafetensors, referenceCases } from "./vectors.js";
+import { floatsOf, matricesOf, partsOf, readSafetensors, referenceCases, SHARED_MODELS } from "./vectors.js";
 
 const f32 = Math.fround;
 const clamp = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high);
@@ -146,13 +154,16 @@ describe("hqq", () => {
           const spec = specOf({ method: "hqq", bits, groupSize: 64 });
           const found = quantize("simd", floatSource(values, cols), spec);
           const rebuilt = rebuildFloats("simd", storedOf(found, spec, 256, cols));
-          found.scales.forEach((s, g) => expect(Math.abs(s / (scales[g] as number) - 1)).toBeLessThan(3e-7));
+          for (const [g, s] of found.scales.entries())
+            expect(Math.abs(s / (scales[g] as number) - 1)).toBeLessThan(3e-7);
           let equal = 0;
           let ours = 0;
           let other = 0;
           values.forEach((w, i) => {
             const g = Math.floor(i / 64);
-            const code = Math.round((rebuilt[i] as number) / (found.scales[g] as number) + (found.zeroPoints?.[g] as number));
+            const code = Math.round(
+              (rebuilt[i] as number) / (found.scales[g] as number) + (found.zeroPoints?.[g] as number),
+            );
             if (code === codes[i]) equal += 1;
             ours += Math.abs(w - (rebuilt[i] as number));
             other += Math.abs(w - ((codes[i] as number) - (zeros[g] as number)) * (scales[g] as number));
@@ -168,7 +179,11 @@ describe("hqq", () => {
   it.skipIf(!existsSync(SHARED_MODELS) && !process.env.CI)("keeps the direction of every layer of real models", () => {
     for (const path of ["dit-mnist/transformer", "unet-mnist/unet"]) {
       for (const { name, cols, values } of matricesOf(`${SHARED_MODELS}${path}/diffusion_pytorch_model.safetensors`)) {
-        for (const [bits, least] of [[8, 0.9999], [4, 0.98], [2, 0.75]] as const) {
+        for (const [bits, least] of [
+          [8, 0.9999],
+          [4, 0.98],
+          [2, 0.75],
+        ] as const) {
           const spec = specOf({ method: "hqq", bits, groupSize: 64, scaleBits: 6, zeroPointBits: 6 });
           const { sums } = quantize("simd", floatSource(values, cols), spec);
           expect(deriveMetrics(sums).cosineSimilarity, `${name} at ${bits} bits`).toBeGreaterThan(least);

@@ -5,23 +5,23 @@ import type { QuantSpec } from "../../../dist/tensor/layout.js";
 import { deriveMetrics } from "../../../dist/tensor/metrics.js";
 import { tensors } from "../../kernels/arbitraries.js";
 import {
-  KERNEL_BUILDS,
-  type Quantized,
   floatSource,
   gaussians,
+  KERNEL_BUILDS,
+  type Quantized,
   quantize,
   rebuildFloats,
   specOf,
   storedOf,
 } from "../../kernels/harness.js";
 import {
-  SHARED_MODELS,
   floatsOf,
   matricesOf,
   partsOf,
   quantizeImportant,
   readSafetensors,
   referenceCases,
+  SHARED_MODELS,
   studentT,
 } from "./vectors.js";
 
@@ -86,9 +86,14 @@ describe.each(KERNEL_BUILDS)("mse, %s", (build) => {
       fc.property(drawn, ({ spec: any, rows, cols, values }) => {
         const spec = { ...any, preserveGain: false };
         const [found, rtn] = [spec, { ...spec, method: "rtn" as const }].map((each) =>
-          unitErrors(values, rebuildRows(quantize(build, floatSource(values, cols), each), each, rows, cols), cols, spec),
+          unitErrors(
+            values,
+            rebuildRows(quantize(build, floatSource(values, cols), each), each, rows, cols),
+            cols,
+            spec,
+          ),
         ) as [number[], number[]];
-        found.forEach((error, unit) => expect(error).toBeLessThanOrEqual(rtn[unit] as number));
+        for (const [unit, error] of found.entries()) expect(error).toBeLessThanOrEqual(rtn[unit] as number);
       }),
       { numRuns: 400 },
     );
@@ -103,7 +108,7 @@ describe.each(KERNEL_BUILDS)("mse, %s", (build) => {
         const rtn = quantize(build, floatSource(values, cols), { ...spec, method: "rtn" });
         const errors = unitErrors(values, rebuildRows(found, spec, rows, cols), cols, spec, h);
         const least = unitErrors(values, rebuildRows(rtn, spec, rows, cols), cols, spec, h);
-        errors.forEach((error, unit) => expect(error).toBeLessThanOrEqual(least[unit] as number));
+        for (const [unit, error] of errors.entries()) expect(error).toBeLessThanOrEqual(least[unit] as number);
       }),
       { numRuns: 200 },
     );
@@ -137,7 +142,7 @@ describe.each(KERNEL_BUILDS)("mse, %s", (build) => {
         const rebuilt = rebuildRows(quantize(build, floatSource(values, cols), each), each, rows, cols);
         return Array.from({ length: rows }, (_, row) => gainOf(values, rebuilt, row * cols, (row + 1) * cols));
       }) as [number[], number[]];
-      gains[1].forEach((gain) => expect(Math.abs(gain - 1)).toBeLessThan(tolerance));
+      for (const gain of gains[1]) expect(Math.abs(gain - 1)).toBeLessThan(tolerance);
       const mean = (x: number[]) => x.reduce((a, b) => a + Math.abs(b - 1), 0) / rows;
       expect(mean(gains[1])).toBeLessThan(mean(gains[0]) / 3);
     }
@@ -206,7 +211,11 @@ describe("mse", () => {
   it.skipIf(!existsSync(SHARED_MODELS) && !process.env.CI)("keeps the direction of every layer of real models", () => {
     for (const path of ["dit-mnist/transformer", "unet-mnist/unet"]) {
       for (const { name, cols, values } of matricesOf(`${SHARED_MODELS}${path}/diffusion_pytorch_model.safetensors`)) {
-        for (const [bits, least] of [[8, 0.9999], [4, 0.98], [2, 0.75]] as const) {
+        for (const [bits, least] of [
+          [8, 0.9999],
+          [4, 0.98],
+          [2, 0.75],
+        ] as const) {
           const storage = { groupSize: 64, scaleBits: 6, zeroPointBits: 6 };
           const spec = specOf({ method: "mse", bits, ...storage, weighting: "magnitude", preserveGain: true });
           const { sums } = quantize("simd", floatSource(values, cols), spec);

@@ -7,7 +7,7 @@ import type { KernelBuild } from "../../../dist/kernels/load.js";
 import { TILE_FIELDS } from "../../../dist/kernels/tile.js";
 import { findMethod } from "../../../dist/quantize/methods/index.js";
 import type { QuantSpec } from "../../../dist/tensor/layout.js";
-import { type Quantized, bytesOf, kernelsOf } from "../../kernels/harness.js";
+import { bytesOf, kernelsOf, type Quantized } from "../../kernels/harness.js";
 
 /** The models that lie beside the repository, with their README. */
 export const SHARED_MODELS = fileURLToPath(new URL("../../../../shared/models/", import.meta.url));
@@ -18,17 +18,25 @@ export interface StoredTensor {
 }
 
 /** A file we trust: whole, little-endian. */
-export function readSafetensors(path: string | URL): { metadata: Record<string, string>; tensors: Map<string, StoredTensor> } {
+export function readSafetensors(path: string | URL): {
+  metadata: Record<string, string>;
+  tensors: Map<string, StoredTensor>;
+} {
   const file = readFileSync(path);
   const start = 8 + Number(file.readBigUInt64LE(0));
   const { __metadata__: metadata = {}, ...entries } = JSON.parse(file.toString("utf8", 8, start)) as Record<
     string,
     { shape: number[]; data_offsets: [number, number] }
   >;
-  const tensors = Object.entries(entries).map(([name, { shape, data_offsets: [from, to] }]) => [
-    name,
-    { shape, bytes: new Uint8Array(file.subarray(start + from, start + to)) },
-  ]);
+  const tensors = Object.entries(entries).map(
+    ([
+      name,
+      {
+        shape,
+        data_offsets: [from, to],
+      },
+    ]) => [name, { shape, bytes: new Uint8Array(file.subarray(start + from, start + to)) }],
+  );
   return {
     metadata: metadata as unknown as Record<string, string>,
     tensors: new Map(tensors as [string, StoredTensor][]),
@@ -65,7 +73,10 @@ export function referenceCases(method: string): ReferenceCase[] {
     const blob = (tensors.get(`case.${number}`) as StoredTensor).bytes;
     let at = 0;
     const expected = Object.fromEntries(
-      Object.entries(parts).map(([name, byteLength]) => [name, blob.subarray(at, (at += byteLength))]),
+      Object.entries(parts).map(([name, byteLength]) => {
+        at += byteLength;
+        return [name, blob.subarray(at - byteLength, at)];
+      }),
     );
     const values = floatsOf(tensors.get(`source.${source}`));
     return { spec, source, cols, values, importance: isWeighted ? importance.slice(0, cols) : null, expected };

@@ -1,7 +1,7 @@
 """Makes methods.safetensors: python generate.py MODELS_FOLDER (numpy and safetensors needed).
 
-Rows of real layers and of weights that are hard to handle, and what rtn's successors hqq and mse store of them. The
-cases stand as JSON in the file's metadata; tensor `case.<number>` holds the stored parts of one, end to end.
+Rows of real layers and of weights that are hard to handle, and what hqq and mse store of them. The cases
+stand as JSON in the file's metadata; tensor `case.<number>` holds the stored parts of one, end to end.
 """
 import json
 import sys
@@ -42,8 +42,9 @@ def sources(models):
 def cases(name, storages):
     for bits in (2, 4, 8):
         for group, scale_bits, zero_bits, super_group in storages:
-            base = dict(source=name, bits=bits, groupSize=group, scaleBits=scale_bits, zeroPointBits=zero_bits)
-            base |= dict(superGroupSize=super_group, symmetric=False, weighting="none", preserveGain=False)
+            base = dict(source=name, bits=bits, groupSize=group)
+            base |= dict(scaleBits=scale_bits, zeroPointBits=zero_bits, superGroupSize=super_group)
+            base |= dict(symmetric=False, weighting="none", preserveGain=False)
             yield base | dict(method="hqq")
             yield base | dict(method="mse")
             yield base | dict(method="mse", weighting="magnitude", preserveGain=True, importance=bits == 4)
@@ -52,9 +53,8 @@ def cases(name, storages):
 
 
 def quantize(w, case, importance):
-    spec = Spec(
-        case["bits"], case["groupSize"], case["scaleBits"], case["zeroPointBits"], case["superGroupSize"], case["symmetric"]
-    )
+    keys = ("bits", "groupSize", "scaleBits", "zeroPointBits", "superGroupSize", "symmetric")
+    spec = Spec(*(case[key] for key in keys))
     if case["method"] == "hqq":
         return hqq(w, spec)
     h = importance[: w.shape[1]] if case.get("importance") else None

@@ -1,6 +1,6 @@
-"""rtn, hqq and mse in float32 numpy, operation for operation (sums in four interleaved lanes) as the kernels do them.
+"""rtn, hqq and mse in float32 numpy, operation for operation as the kernels do them.
 
-Written before the kernels, with which it agrees to the bit; generate.py makes the reference vectors of the tests.
+Written before the kernels, with which it agrees to the bit; generate.py makes the tests' reference vectors.
 """
 import numpy as np
 
@@ -9,7 +9,7 @@ np.seterr(all="ignore")
 
 
 def lane_sum(x):
-    """Sum over the last axis (a multiple of four long): element j to lane j mod 4, lanes added ((0+1)+2)+3."""
+    """Sum over the last axis, a multiple of four long: element j to lane j mod 4, then ((0+1)+2)+3."""
     x = x.reshape(x.shape[:-1] + (-1, 4))
     acc = np.zeros(x.shape[:-2] + (4,), x.dtype)
     for k in range(x.shape[-2]):
@@ -114,7 +114,7 @@ def rtn(w, spec):
     return dict(codes=r.flat(q), rebuilt=r.flat(x), S=S, c=c, d=d, s=s, z=z)
 
 
-# ---------------------------------------------------------------------------------------------------------- hqq
+# ---- hqq
 N3, N2, N1, N0 = f(0.36989322304725647), f(3.2606184482574463), f(2.385571002960205), f(0.17933431267738342)
 D2, D1, D0 = f(3.724663496017456), f(1.425452470779419), f(0.04527799412608147)
 
@@ -136,7 +136,7 @@ def hqq(w, spec, iterations=20):
         error = np.zeros(r.R, np.float64)
         group_error = s.astype(np.float64) * lane_sum(size).astype(np.float64)
         # the kernel adds groups block by block
-        per_block = 2048 // r.P
+        per_block = 2048 // ((r.n + 7) & -8)
         for first in range(0, r.G, per_block):
             e = np.zeros(r.R, np.float64)
             for g in range(first, min(first + per_block, r.G)):
@@ -148,7 +148,7 @@ def hqq(w, spec, iterations=20):
             better = error < best
             best = np.where(better, error, best)
             best_z = np.where(better[:, None], z, best_z)
-        x = np.maximum(size, f(0.14))
+        x = size
         n = (((N3 * inv) * x + (N2 * inv)) * x + (N1 * inv)) * x + (N0 * inv)
         d = ((x + D2) * x + D1) * x + D0
         pull = np.copysign(np.minimum(size, n / d), res)
@@ -159,7 +159,7 @@ def hqq(w, spec, iterations=20):
     return dict(codes=r.flat(q), rebuilt=r.flat(x), S=S, c=c, d=d, s=s, z=z)
 
 
-# ---------------------------------------------------------------------------------------------------------- mse
+# ---- mse
 SHRINK = [f(1), f(0.9), f(0.8), f(0.7)]
 SHRINK_FAR = [f(0.6), f(0.5), f(0.4), f(0.3)]
 FACTORS = [f(0.97), f(1.03), f(0.94), f(1.06)]
@@ -215,7 +215,8 @@ class Search:
         x = (q - z[..., None]).astype(f)
         e = (self.w - (x * s[..., None]).astype(f)).astype(f)
         vr, vx = res * self.v, x * self.v
-        return [lane_sum(y) for y in ((e * e) * self.v, vx * res, vx * x, vr, vx, np.broadcast_to(self.v, vr.shape))]
+        v = np.broadcast_to(self.v, vr.shape)
+        return [lane_sum(y) for y in ((e * e) * self.v, vx * res, vx * x, vr, vx, v)]
 
     def start(self):
         spec = self.spec
@@ -299,13 +300,15 @@ def mse(w, spec, weighting=False, gain=False, h=None):
                 b = T < best[0]
                 bg = b[:, r.sid]
                 zz = zof(d)
-                best = (np.where(b, T, best[0]), np.where(b, S, best[1]), np.where(bg, c, best[2]), np.where(bg, zz, best[3]), np.where(bg, d, best[4]))
+                found, where = (T, S, c, zz, d), (b, b, bg, bg, bg)
+                best = tuple(np.where(on, new, old) for on, new, old in zip(where, found, best))
             if rd_ == ROUNDS - 1:
                 break
             c2 = c.astype(np.float64) * c
             num = r.per_super(c2 * m[1], np.add)
             den = r.per_super(c2 * m[2], np.add)
-            S2 = (S.astype(np.float64) * (1 + np.where(den > 0, num / np.where(den > 0, den, 1), 0))).astype(f)
+            change = np.where(den > 0, num / np.where(den > 0, den, 1), 0)
+            S2 = (S.astype(np.float64) * (1 + change)).astype(f)
             S = np.where(S2 > 0, S2, S)
             Sg = S[:, r.sid]
             if free:
