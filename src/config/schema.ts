@@ -6,34 +6,14 @@ import { z } from "zod";
 import { MODALITIES } from "../plan/plan.js";
 import { BIT_WIDTHS, MAX_GROUP_SIZE, METHOD_NAMES, MIN_GROUP_SIZE } from "../tensor/layout.js";
 import { MAX_PATTERN_LENGTH } from "../plan/pattern.js";
+import { BYTES_TEXT, MIN_MEMORY_BYTES, parseBytes } from "./bytes.js";
 
 export const PROFILE_NAMES = ["edge", "local", "cloud"] as const;
 
 /** Largest super-group, in elements: beyond it a super-group is the whole row of any known model. */
 const MAX_SUPER_GROUP_SIZE = 65_536;
-/** Below one MiB nobody means bytes: `memory: 512` is a forgotten unit. */
-const MIN_MEMORY = 1024 ** 2;
 /** Enough for one entry per layer of the largest models known. */
 const MAX_LIST_LENGTH = 10_000;
-
-const BYTE_UNITS: Readonly<Record<string, number>> = {
-  B: 1,
-  KB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  TB: 1e12,
-  KIB: 1024,
-  MIB: 1024 ** 2,
-  GIB: 1024 ** 3,
-  TIB: 1024 ** 4,
-};
-const BYTES_TEXT = /^(\d+(?:\.\d+)?) ?((?:[kKmMgGtT][iI]?)?[bB])?$/;
-
-/** Bytes named by text like `512MiB`, `1GB`, `1.5 GiB` or `1048576`; the text must match `BYTES_TEXT`. */
-function parseBytes(text: string): number {
-  const [, digits = "", unit = "B"] = BYTES_TEXT.exec(text) ?? [];
-  return Math.floor(Number(digits) * (BYTE_UNITS[unit.toUpperCase()] ?? Number.NaN));
-}
 
 const codeBits = z.union([z.int().min(2).max(8), z.literal("none")]);
 const pattern = z.string().min(1).max(MAX_PATTERN_LENGTH);
@@ -161,14 +141,14 @@ export const configSchema = z.strictObject({
   }),
   memory: z
     .union([
-      z.int().min(MIN_MEMORY),
+      z.int().min(MIN_MEMORY_BYTES),
       z
         .string()
         .regex(BYTES_TEXT)
         .meta({ examples: ["512MiB", "1GB"] })
         .transform(parseBytes),
     ])
-    .pipe(z.int().min(MIN_MEMORY).max(Number.MAX_SAFE_INTEGER))
+    .pipe(z.int().min(MIN_MEMORY_BYTES).max(Number.MAX_SAFE_INTEGER))
     .prefault("512MiB")
     .meta({ description: "Most memory of the whole process, in bytes or with a unit, at least 1 MiB." }),
   enable_streaming: z.boolean().default(true).meta({

@@ -1,5 +1,5 @@
 /** Configuration files: YAML (and so JSON) with every value knowing its line. */
-import { isMap, isNode, isScalar, LineCounter, parseDocument, type Document, type Node } from "yaml";
+import { type Alias, type Document, isMap, isNode, isScalar, LineCounter, type Node, parseDocument, visit } from "yaml";
 import type { OriginSource } from "./config.js";
 import { createProblem, type Place, type Problem } from "./problem.js";
 
@@ -83,6 +83,8 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
   if (!isMap(root)) {
     return fail(placeOfNode(root, placeAt), "the file must be a mapping of settings, `key: value`");
   }
+  const cycle = findCycle(document);
+  if (cycle !== null) return fail(placeOfNode(cycle, placeAt), `alias "${cycle.source}" contains itself`);
   let values: Record<string, unknown>;
   try {
     values = document.toJS({ maxAliasCount: MAX_ALIAS_COUNT }) as Record<string, unknown>;
@@ -163,4 +165,18 @@ function findDeepLine(text: string): number | null {
     }
   }
   return null;
+}
+
+/** The first alias that stands inside what it refers to: legal YAML, and no value a setting can have. */
+function findCycle(document: Document): Alias | null {
+  let found: Alias | null = null;
+  visit(document, {
+    Alias(_key, alias, path) {
+      const target = alias.resolve(document);
+      if (target === undefined || !path.includes(target)) return undefined;
+      found = alias;
+      return visit.BREAK;
+    },
+  });
+  return found;
 }

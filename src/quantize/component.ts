@@ -76,6 +76,8 @@ export async function quantizeComponent(run: ComponentRun): Promise<{ layers: La
   const started = new Queue<StartedLayer>();
   const begun: Promise<unknown>[] = [];
   const produce = startLayers(run, context, memory, started, begun);
+  // Its failure is the writer's to report, which may still be opening the file when it comes.
+  produce.catch(() => undefined);
   let output: OutputFile | null = null;
   try {
     output = await OutputFile.create(run.outputPath);

@@ -20,8 +20,6 @@ describe("a pattern", () => {
     "^transformer_blocks\\.\\d+\\.ff",
     "\\.weight$",
     "(?:up|down)_blocks\\.(\\d+)\\.(?<kind>resnets|attentions)",
-    "^(?!.*norm).*to_q",
-    "blocks\\.(?=1)",
     "blocks\\.([0-2]|1\\d)\\.",
     "a{2}",
     "a{2,}",
@@ -37,8 +35,6 @@ describe("a pattern", () => {
     "(|a)+",
     "(a*)*b",
     "(?:)",
-    "[]",
-    "[^]",
     "",
     "\\bto\\b",
     "\\Bo",
@@ -49,7 +45,6 @@ describe("a pattern", () => {
     ".",
     "^.*$",
     "\\x61",
-    "\\u0061",
     "\\.",
     "\\/",
     "\\-",
@@ -61,9 +56,6 @@ describe("a pattern", () => {
     "$",
     "^$",
     "\\0",
-    "\\cA",
-    "(?=(?=a)a)a",
-    "(?!(?!a)).",
   ])("%j means what RegExp means", (source) => {
     const native = new RegExp(source);
     const pattern = compile(source);
@@ -121,8 +113,6 @@ describe("a pattern", () => {
         ),
         tie("pattern").map((inner) => `(${inner})`),
         tie("pattern").map((inner) => `(?:${inner})`),
-        tie("pattern").map((inner) => `(?=${inner})`),
-        tie("pattern").map((inner) => `(?!${inner})`),
       ),
       pattern: fc
         .array(
@@ -158,8 +148,6 @@ describe("a pattern", () => {
     "a*a*a*a*a*a*a*b",
     "(.*)(.*)(.*)(.*)(.*)x",
     "(?:a?){200}a{200}$",
-    "(?=(a+)+b)c",
-    "(?!(a*)*b)c",
   ])("%j ends on a long name", (source) => {
     const pattern = compile(source);
     expect(pattern.test(`${"a".repeat(MAX_NAME_LENGTH - 1)}!`)).toBe(false);
@@ -170,20 +158,26 @@ describe("a pattern", () => {
     ["[a", /not a regular expression/],
     ["a**", /not a regular expression/],
     ["*", /not a regular expression/],
-    ["\\1(a)", /backreference/],
-    ["(a)\\1", /backreference/],
-    ["(?<x>a)\\k<x>", /backreference/],
-    ["(?<=a)b", /lookbehind/],
-    ["(?<!a)b", /lookbehind/],
-    ["(a{99}){99}", /repeats too much/],
-    ["a{100000}", /repeats too much/],
-    ["((((a{9}){9}){9}){9}){9}", /repeats too much/],
+    ["[]", /missing closing/],
+    ["\\", /trailing backslash/],
+    ["\\y", /invalid escape/],
+    ["\\1(a)", /invalid escape/],
+    ["(a)\\1", /invalid escape/],
+    ["(?<x>a)\\k<x>", /invalid escape/],
+    ["(?=a)b", /\(\?=/],
+    ["^(?!.*norm)", /\(\?!/],
+    ["(?<=a)b", /\(\?<=/],
+    ["(?<!a)b", /\(\?<!/],
+    ["(a{99}){99}", /invalid repeat count/],
+    ["a{100000}", /invalid repeat count/],
+    ["((((a{9}){9}){9}){9}){9}", /invalid repeat count/],
     ["x".repeat(MAX_PATTERN_LENGTH + 1), /513 characters, the limit is 512/],
   ])("refuses %j", (source, reason) => {
     const error = refusal(source);
     expect(error.code).toBe("E_PATTERN");
     expect(error.message).toMatch(/^exclude \(flag --exclude\): "/);
     expect(error.message).toMatch(reason);
+    expect(error.hint).toContain("without lookaround and backreferences");
   });
 
   it("refuses names above the limit", () => {
