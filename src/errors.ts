@@ -8,6 +8,7 @@
 export const ERRORS = {
   E_INTERNAL: { exitCode: 1, meaning: "a fault of this program" },
   E_WORKER: { exitCode: 1, meaning: "a worker thread died" },
+  E_CALLBACK: { exitCode: 1, meaning: "a callback of the calling program threw or rejected" },
   E_WRITE: { exitCode: 1, meaning: "the output could not be written (disk full, permissions, folder gone)" },
   E_KERNELS: { exitCode: 1, meaning: "the requested kernel build cannot run here" },
 

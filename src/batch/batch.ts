@@ -5,7 +5,8 @@
 import { mkdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { ProgressEvent } from "../engine/progress.js";
-import { deriveSignal, type Session } from "../engine/session.js";
+import type { Session } from "../engine/session.js";
+import { deriveSignal } from "../engine/signal.js";
 import { ArrowQuantError, toArrowQuantError } from "../errors.js";
 import { NATIVE_ENDING, planModel, quantizeModel } from "../quantize/quantize.js";
 import type { QuantizeResult, Summary } from "../quantize/result.js";

@@ -1,6 +1,7 @@
 /** Turns work done into progress events: monotonic, at most ten a second, a throwing listener fails its job. */
 import { ArrowQuantError } from "../errors.js";
 import type { ProgressEvent, ProgressListener } from "./progress.js";
+import { raceSignal } from "./signal.js";
 
 const MIN_INTERVAL_MS = 100;
 
@@ -14,6 +15,8 @@ export class ProgressMeter {
   #layersDone = 0;
   #bytesDone = 0;
   #lastAt = -Infinity;
+  /** What the listener has returned and is not settled. */
+  readonly #pending = new Set<Promise<unknown>>();
 
   /** `fail` is called at most once per failed event, with the listener's error as cause. */
   constructor(
@@ -36,8 +39,11 @@ export class ProgressMeter {
     this.#tell(this.#phase, component, layer, false);
   }
 
-  finish(component: string): void {
+  /** Tells of the end, and waits for the promises that the listener has returned: one that rejects fails the job. */
+  async finish(component: string, signal: AbortSignal): Promise<void> {
     this.#tell("finish", component, "", true);
+    await raceSignal(Promise.all(this.#pending), signal);
+    signal.throwIfAborted();
   }
 
   #tell(phase: ProgressEvent["phase"], component: string, layer: string, always: boolean): void {
@@ -59,15 +65,22 @@ export class ProgressMeter {
       remainingSeconds: this.#bytesDone === 0 ? null : (elapsedSeconds * left) / this.#bytesDone,
     };
     try {
-      const returned = this.#listener(event);
-      if (returned instanceof Promise) returned.catch((thrown) => this.#fail(listenerError(thrown)));
+      const returned: unknown = this.#listener(event);
+      if (returned instanceof Promise) this.#track(returned);
     } catch (thrown) {
       this.#fail(listenerError(thrown));
     }
+  }
+
+  #track(returned: Promise<unknown>): void {
+    const settled = returned
+      .catch((thrown) => this.#fail(listenerError(thrown)))
+      .finally(() => this.#pending.delete(settled));
+    this.#pending.add(settled);
   }
 }
 
 function listenerError(thrown: unknown): ArrowQuantError {
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return new ArrowQuantError("E_INTERNAL", `the progress listener threw: ${message}`, { cause: thrown });
+  return new ArrowQuantError("E_CALLBACK", `the progress listener threw: ${message}`, { cause: thrown });
 }

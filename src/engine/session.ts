@@ -4,7 +4,6 @@
  * The engine knows nothing of quantization: it moves tasks to threads and replies back, keeps within the cap,
  * and turns whatever happens to a thread into an error of the job that held it.
  */
-import { setMaxListeners } from "node:events";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { Piscina } from "piscina";
@@ -12,6 +11,7 @@ import { ArrowQuantError } from "../errors.js";
 import type { Replies, Reply, Task } from "../worker/messages.js";
 import { ByteBudget } from "./budget.js";
 import { BufferPool } from "./buffers.js";
+import { JobGate } from "./jobs.js";
 
 const MIB = 1024 * 1024;
 
@@ -32,6 +32,15 @@ const MIN_BUFFER_BYTES = 24 * MIB;
 
 /** More than this a thread is not needed to keep the threads busy, and chunks held long leave the caches. */
 const MAX_BUFFER_BYTES_PER_THREAD = 48 * MIB;
+
+/** What a job under way holds besides its layers: the row group it writes or reads, its plan; see test/bench. */
+const JOB_BYTES = 12 * MIB;
+
+/** More jobs than this at once do not keep the threads any busier, they only hold files open. */
+const MAX_JOBS = 32;
+
+/** Least share of the memory for chunks and jobs that goes to more jobs at once. */
+const MIN_JOBS_SHARE = 1 / 4;
 
 /** Threads beyond this only cost memory; a guard against a slip of the keyboard. */
 const MAX_THREADS = 256;
@@ -56,6 +65,7 @@ export class Session {
   readonly arenaBytes: number;
   readonly budget: ByteBudget;
   readonly buffers: BufferPool;
+  readonly jobs: JobGate;
   /** What was changed about the settings to keep within the cap. */
   readonly warnings: readonly string[];
   #pool: Promise<Piscina> | null = null;
@@ -94,7 +104,12 @@ export class Session {
       Math.max(MIN_ARENA_BYTES, MIN_ARENA_BYTES + (perThread - THREAD_BYTES - MIN_ARENA_BYTES) / 2),
     );
     const left = shareBytes - this.threads * (THREAD_BYTES + this.arenaBytes) + MIN_BUFFER_BYTES;
-    this.budget = new ByteBudget(Math.floor(Math.min(MAX_BUFFER_BYTES_PER_THREAD * this.threads, left)));
+    const jobsShare = Math.max(left - MAX_BUFFER_BYTES_PER_THREAD * this.threads, left * MIN_JOBS_SHARE);
+    // The first job's share is part of what the process takes.
+    const moreJobs = Math.min(MAX_JOBS - 1, Math.floor(jobsShare / JOB_BYTES));
+    this.jobs = new JobGate(1 + moreJobs);
+    const forBuffers = Math.min(MAX_BUFFER_BYTES_PER_THREAD * this.threads, left - moreJobs * JOB_BYTES);
+    this.budget = new ByteBudget(Math.floor(forBuffers));
     this.buffers = new BufferPool(this.budget.capacity);
   }
 
@@ -123,8 +138,10 @@ export class Session {
     return reply.ok;
   }
 
+  /** Ends every job under way, waits until each has cleaned up, and stops the threads. */
   async dispose(): Promise<void> {
     this.#disposed = true;
+    await this.jobs.close(disposedError());
     const pool = await this.#pool;
     this.#pool = null;
     await pool?.destroy();
@@ -135,7 +152,7 @@ export class Session {
   }
 
   #open(): Promise<Piscina> {
-    if (this.#disposed) throw new ArrowQuantError("E_USAGE", "this session has been disposed of");
+    if (this.#disposed) throw disposedError();
     this.#pool ??= this.#start();
     return this.#pool;
   }
@@ -159,25 +176,8 @@ export class Session {
   }
 }
 
-export interface JobSignal extends Disposable {
-  readonly signal: AbortSignal;
-  abort(reason: unknown): void;
-}
-
-/**
- * A signal for one job that follows the caller's and can be aborted by the job itself. Disposed of when the job
- * ends: AbortSignal.any would be held by a long-lived parent for good (nodejs/node#54614).
- */
-export function deriveSignal(parent: AbortSignal | undefined): JobSignal {
-  const controller = new AbortController();
-  // Every chunk under way listens to its job's signal.
-  setMaxListeners(0, controller.signal);
-  const follow = () => controller.abort(parent?.reason);
-  if (parent?.aborted) follow();
-  else parent?.addEventListener("abort", follow, { once: true });
-  return {
-    signal: controller.signal,
-    abort: (reason) => controller.abort(reason),
-    [Symbol.dispose]: () => parent?.removeEventListener("abort", follow),
-  };
+function disposedError(): ArrowQuantError {
+  return new ArrowQuantError("E_USAGE", "this session has been disposed of", {
+    hint: "dispose of it once its jobs are done, or make a new one",
+  });
 }

@@ -14,10 +14,18 @@ import { OutputFile } from "../io/output.js";
 import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
 import type { Component } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
-import { deriveMetrics } from "../tensor/metrics.js";
+import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { bytesOf, floatsOf } from "../worker/parts.js";
-import { type LayerContext, type LayerOutcome, settleLayer, type StoredChunkOutput } from "./layer.js";
+import {
+  type LayerContext,
+  type LayerOutcome,
+  reportLayer,
+  type SettledLayer,
+  type StoredChunkOutput,
+  settleLayer,
+} from "./layer.js";
 import { layerMemory, type LayerMemory } from "./layer-layout.js";
+import { type Journal, replayLayer } from "./journal.js";
 import type { LayerReport } from "./result.js";
 import { Spill } from "./spill.js";
 
@@ -38,12 +46,17 @@ export interface ComponentRun {
   readonly outputPath: string;
   readonly metadata: ReadonlyMap<string, string>;
   readonly spillPath: () => string;
+  /** What a stopped run had done and this one adds to; null where the run is not to be resumed. */
+  readonly journal: Journal | null;
   readonly signal: AbortSignal;
   readonly abort: (reason: unknown) => void;
   readonly meter: ProgressMeter;
+  /** Called with each layer's report once it is written. */
+  readonly onLayer: ((layer: LayerReport) => void) | undefined;
 }
 
 interface StartedLayer {
+  readonly layer: LayerPlan;
   readonly outcome: Promise<LayerOutcome>;
   readonly reservedBytes: number;
 }
@@ -74,7 +87,8 @@ export async function quantizeComponent(run: ComponentRun): Promise<{ layers: La
     onBytes: (layer, byteCount) => run.meter.add(plan.component, layer, byteCount, 0),
   };
   const started = new Queue<StartedLayer>();
-  const begun: Promise<unknown>[] = [];
+  // Only those still at work: a settled one would hold on to its chunks.
+  const begun = new Set<Promise<unknown>>();
   const produce = startLayers(run, context, memory, started, begun);
   // Its failure is the writer's to report, which may still be opening the file when it comes.
   produce.catch(() => undefined);
@@ -102,9 +116,9 @@ async function startLayers(
   context: LayerContext,
   memory: readonly LayerMemory[],
   started: Queue<StartedLayer>,
-  begun: Promise<unknown>[],
+  begun: Set<Promise<unknown>>,
 ): Promise<void> {
-  const { session, plan, signal } = run;
+  const { session, plan, signal, journal } = run;
   try {
     for (const [index, layer] of plan.layers.entries()) {
       const { slabRows, chunkBufferBytes, plannedBufferBytes } = memory[index] as LayerMemory;
@@ -113,13 +127,19 @@ async function startLayers(
       await session.budget.acquire(reservedBytes, signal);
       const { sourceScale } = layer.tensor;
       const outcome = (async () => {
+        const journaled = journal?.layers[index];
+        if (journal !== null && journaled !== undefined) return replayLayer(journal, journaled, session);
         const scales = sourceScale === null ? null : await readSourceScales(run.component.files, sourceScale);
         return settleLayer(context, layer, reservedBytes, slabRows, scales);
       })();
       // Failures are reported in the order of layers, by whoever writes them.
-      outcome.catch(() => undefined);
-      begun.push(outcome);
-      started.push({ outcome, reservedBytes });
+      const settled = outcome.then(
+        () => undefined,
+        () => undefined,
+      );
+      begun.add(settled);
+      void settled.then(() => begun.delete(settled));
+      started.push({ layer, outcome, reservedBytes });
     }
   } finally {
     started.close();
@@ -132,18 +152,25 @@ async function writeLayers(
   output: OutputFile,
   produce: Promise<void>,
 ): Promise<LayerReport[]> {
-  const { session, plan } = run;
+  const { session, plan, journal } = run;
   const writer = await NativeWriter.open({ write: async (bytes) => void (await output.write(bytes)) }, run.metadata);
   const reports: LayerReport[] = [];
   try {
-    for await (const { outcome, reservedBytes } of started) {
+    for await (const { layer, outcome, reservedBytes } of started) {
       try {
-        const settled = await outcome;
-        for await (const chunk of settled.chunks) {
-          await writer.write(nativeRow(run, settled, chunk), () => session.buffers.give(chunk.buffer));
+        const { settled, chunks } = await outcome;
+        const isNew = reports.length >= (journal?.layers.length ?? 0);
+        const sums = zeroSums();
+        for await (const chunk of chunks) {
+          if (isNew) await journal?.appendChunk(chunk);
+          if (chunk.sums !== null) addSums(sums, chunk.sums);
+          await writer.write(nativeRow(run, layer, settled, chunk), () => session.buffers.give(chunk.buffer));
         }
-        reports.push(settled.report());
-        run.meter.add(plan.component, settled.layer.tensor.name, 0, 1);
+        if (isNew) await journal?.appendLayer(settled);
+        const report = reportLayer(plan.component, layer, settled, sums);
+        reports.push(report);
+        run.onLayer?.(report);
+        run.meter.add(plan.component, layer.tensor.name, isNew ? 0 : layer.tensor.location.byteLength, 1);
       } finally {
         session.budget.release(reservedBytes);
       }
@@ -158,9 +185,12 @@ async function writeLayers(
   return reports;
 }
 
-function nativeRow(run: ComponentRun, settled: LayerOutcome, chunk: StoredChunkOutput): NativeRow {
-  const { layer, spec } = settled;
-  const { tensor } = layer;
+function nativeRow(
+  run: ComponentRun,
+  { tensor, storedDtype }: LayerPlan,
+  { spec }: SettledLayer,
+  chunk: StoredChunkOutput,
+): NativeRow {
   const { buffer, parts, sums } = chunk;
   const hasZeroPoints = spec !== null && !spec.symmetric && spec.method !== "r2q";
   return {
@@ -181,7 +211,7 @@ function nativeRow(run: ComponentRun, settled: LayerOutcome, chunk: StoredChunkO
     activationStats: null,
     component: run.plan.component,
     method: spec?.method ?? null,
-    storedDtype: spec === null ? layer.storedDtype : null,
+    storedDtype: spec === null ? storedDtype : null,
     metrics: sums === null ? null : deriveMetrics(sums),
     crc32: chunk.crc32,
     chunkIndex: chunk.chunkIndex,

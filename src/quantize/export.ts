@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { ProgressMeter } from "../engine/meter.js";
 import type { ProgressListener } from "../engine/progress.js";
-import { deriveSignal, type Session } from "../engine/session.js";
+import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
 import { openNative } from "../formats/parquet/reader.js";
 import type { NativeRow } from "../formats/parquet/row.js";
@@ -40,9 +40,8 @@ export interface ExportResult {
  */
 export async function exportNative(job: ExportJob, session: Session): Promise<ExportResult> {
   const startedAt = performance.now();
-  using stop = deriveSignal(job.signal);
-  const { signal, abort } = stop;
-  signal.throwIfAborted();
+  using place = await session.jobs.enter(job.signal);
+  const { signal, abort } = place;
   if (!job.output.endsWith(".safetensors")) {
     throw new ArrowQuantError("E_USAGE", `output ${job.output} does not end in .safetensors`, {
       details: { output: job.output },
@@ -84,8 +83,7 @@ export async function exportNative(job: ExportJob, session: Session): Promise<Ex
       }
       await file.sync();
       await file.close();
-      meter.finish(native.component);
-      signal.throwIfAborted();
+      await meter.finish(native.component, signal);
       await target.commit();
     } catch (thrown) {
       abort(thrown);

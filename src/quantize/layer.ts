@@ -11,6 +11,7 @@ import { type Dtype, DTYPES } from "../tensor/dtype.js";
 import { countElements, type QuantSpec } from "../tensor/layout.js";
 import { addSums, deriveMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
 import type { NonFiniteWeight, PartRanges, SourceRows } from "../worker/messages.js";
+import { partsEnd } from "../worker/parts.js";
 import { type ChunkGrid, keptGrid, quantizedBufferBytes, quantizedGrid, rowsOfChunk } from "./layer-layout.js";
 import type { LayerReport } from "./result.js";
 import type { Spill } from "./spill.js";
@@ -41,14 +42,18 @@ export interface StoredChunkOutput {
   readonly sums: ErrorSums | null;
 }
 
-/** A layer whose way of storing is settled; its chunks are produced as they are asked for. */
-export interface LayerOutcome {
-  readonly layer: LayerPlan;
-  /** null: kept, as `layer.storedDtype`. */
+/** How a layer is stored, and why. */
+export interface SettledLayer {
+  /** null: kept, as the plan's `storedDtype`. */
   readonly spec: QuantSpec | null;
+  readonly reason: string;
+  readonly fallbackFrom: LayerReport["fallbackFrom"];
+}
+
+/** A settled layer with its chunks, which are produced as they are asked for. */
+export interface LayerOutcome {
+  readonly settled: SettledLayer;
   readonly chunks: AsyncIterable<StoredChunkOutput>;
-  /** Complete once the chunks have been consumed. */
-  report(): LayerReport;
 }
 
 interface Attempt {
@@ -91,7 +96,7 @@ export async function settleLayer(
     }
     const { cosineSimilarity } = deriveMetrics(attempt.sums);
     if (!measures || cosineSimilarity >= context.minAccuracy) {
-      return quantizedOutcome(source, spec, attempt.sums, attempt.chunks, tried);
+      return quantizedOutcome(source, spec, attempt.chunks, tried);
     }
     await attempt.discard();
     if (context.failFast) throw qualityError(source, spec, cosineSimilarity);
@@ -221,72 +226,49 @@ function keepChunks(source: LayerSource, countsBytes: boolean): AsyncGenerator<S
 }
 
 function streamedOutcome(source: LayerSource, spec: QuantSpec): LayerOutcome {
-  const sums = zeroSums();
-  const grid = quantizedGrid(source.layer.tensor.shape, spec);
-  const quantized = quantizeChunks(source, spec, grid, true);
+  const quantized = quantizeChunks(source, spec, quantizedGrid(source.layer.tensor.shape, spec), true);
   const chunks = (async function* () {
-    for await (const { chunk } of quantized) {
-      addSums(sums, chunk.sums as ErrorSums);
-      yield chunk;
-    }
+    for await (const { chunk } of quantized) yield chunk;
   })();
-  return quantizedOutcome(source, spec, sums, chunks, []);
+  return quantizedOutcome(source, spec, chunks, []);
 }
 
 function quantizedOutcome(
   source: LayerSource,
   spec: QuantSpec,
-  sums: ErrorSums,
   chunks: AsyncIterable<StoredChunkOutput>,
   fallbackFrom: LayerReport["fallbackFrom"],
 ): LayerOutcome {
-  const { layer, context } = source;
-  const { tensor } = layer;
   const fallback = fallbackFrom.length === 0 ? "" : `, fell back to ${spec.bits} bits (min_accuracy)`;
-  return {
-    layer,
-    spec,
-    chunks,
-    report: () => ({
-      name: tensor.name,
-      shape: tensor.shape,
-      dtype: tensor.dtype,
-      component: context.component,
-      quantType: `int${spec.bits}`,
-      groupSize: spec.groupSize,
-      method: spec.method,
-      reason: layer.reason + fallback,
-      fallbackFrom,
-      parameterCount: countElements(tensor.shape),
-      bytesIn: tensor.location.byteLength,
-      bytesOut: quantizedGrid(tensor.shape, spec).storedBytes,
-      metrics: deriveMetrics(sums),
-    }),
-  };
+  return { settled: { spec, reason: source.layer.reason + fallback, fallbackFrom }, chunks };
 }
 
 function keptOutcome(source: LayerSource, reason: string, fallbackFrom: LayerReport["fallbackFrom"]): LayerOutcome {
-  const { layer, context } = source;
-  const { tensor } = layer;
+  return { settled: { spec: null, reason, fallbackFrom }, chunks: keepChunks(source, source.layer.spec === null) };
+}
+
+/** @param sums over all chunks; of no meaning where the layer is kept */
+export function reportLayer(
+  component: string,
+  { tensor, storedDtype }: LayerPlan,
+  { spec, reason, fallbackFrom }: SettledLayer,
+  sums: ErrorSums,
+): LayerReport {
+  const grid = spec === null ? keptGrid(tensor.shape, storedDtype) : quantizedGrid(tensor.shape, spec);
   return {
-    layer,
-    spec: null,
-    chunks: keepChunks(source, layer.spec === null),
-    report: () => ({
-      name: tensor.name,
-      shape: tensor.shape,
-      dtype: tensor.dtype,
-      component: context.component,
-      quantType: "none",
-      groupSize: null,
-      method: null,
-      reason,
-      fallbackFrom,
-      parameterCount: countElements(tensor.shape),
-      bytesIn: tensor.location.byteLength,
-      bytesOut: keptGrid(tensor.shape, layer.storedDtype).storedBytes,
-      metrics: null,
-    }),
+    name: tensor.name,
+    shape: tensor.shape,
+    dtype: tensor.dtype,
+    component,
+    quantType: spec === null ? "none" : `int${spec.bits}`,
+    groupSize: spec?.groupSize ?? null,
+    method: spec?.method ?? null,
+    reason,
+    fallbackFrom,
+    parameterCount: countElements(tensor.shape),
+    bytesIn: tensor.location.byteLength,
+    bytesOut: grid.storedBytes,
+    metrics: spec === null ? null : deriveMetrics(sums),
   };
 }
 
@@ -318,10 +300,6 @@ function chunkSourceBytes(source: LayerSource, grid: ChunkGrid, chunkIndex: numb
 
 function keptBytes(grid: ChunkGrid, rows: number, dtype: Dtype): number {
   return (rows * grid.cols * DTYPES[dtype].bits) / 8;
-}
-
-function partsEnd(parts: PartRanges): number {
-  return Math.max(0, ...Object.values(parts).map((range) => range.byteOffset + range.byteLength));
 }
 
 async function* toAsync<T>(items: readonly T[]): AsyncGenerator<T> {

@@ -1,10 +1,11 @@
 /** A model start to end: open by headers, plan, quantize every component, put the output in place. */
-import { mkdir, readdir, stat } from "node:fs/promises";
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedConfig } from "../config/config.js";
 import { resolveConfig } from "../config/resolve.js";
 import { ProgressMeter } from "../engine/meter.js";
-import { deriveSignal, type Session } from "../engine/session.js";
+import type { Session } from "../engine/session.js";
+import { raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
 import { fingerprintComponent } from "../formats/fingerprint.js";
 import { openModel } from "../formats/open.js";
@@ -17,11 +18,19 @@ import { estimateSizes } from "../plan/size.js";
 import type { Component, Model } from "../tensor/info.js";
 import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { fitLayer, quantizeComponent } from "./component.js";
+import { Journal } from "./journal.js";
 import { nativeMetadata } from "./metadata.js";
 import type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./result.js";
 
 /** Ending of native files. */
 export const NATIVE_ENDING = ".parquet";
+
+/** What a run tells while it is under way, besides progress. */
+export interface QuantizeWatcher {
+  readonly onPlanned?: (plan: QuantizePlan) => void;
+  /** Each layer as it has been written, in file order. */
+  readonly onLayer?: (layer: LayerReport) => void;
+}
 
 interface PreparedModel {
   readonly model: Model;
@@ -41,15 +50,19 @@ export async function planModel(job: Pick<QuantizeJob, "input" | "config">): Pro
  * Quantizes a model into a native file (one component) or a folder of them (several).
  * @throws any ArrowQuantError, or the signal's reason; the output is then as it was before
  */
-export async function quantizeModel(job: QuantizeJob, session: Session): Promise<QuantizeResult> {
+export async function quantizeModel(
+  job: QuantizeJob,
+  session: Session,
+  watcher: QuantizeWatcher = {},
+): Promise<QuantizeResult> {
+  using place = await session.jobs.enter(job.signal);
+  const { signal, abort } = place;
   const startedAt = performance.now();
-  using stop = deriveSignal(job.signal);
-  const { signal, abort } = stop;
-  signal.throwIfAborted();
-  const { model, config, plan } = await prepareModel(job);
+  const { model, config, plan } = await raceSignal(prepareModel(job), signal);
   const isFolder = plan.components.length > 1;
   checkOutputName(job.output, plan.components);
   for (const component of plan.components) for (const layer of component.layers) fitLayer(session, layer);
+  watcher.onPlanned?.(plan);
   const target = await OutputTarget.prepare(job.output, {
     kind: isFolder ? "folder" : "file",
     force: job.force ?? false,
@@ -63,6 +76,7 @@ export async function quantizeModel(job: QuantizeJob, session: Session): Promise
     job.onProgress,
     abort,
   );
+  const resumeFolder = `${target.path}.arrowquant-resume`;
   const layers: LayerReport[] = [];
   const fingerprints: Record<string, string> = {};
   let bytesOut = 0;
@@ -71,8 +85,12 @@ export async function quantizeModel(job: QuantizeJob, session: Session): Promise
     for (const componentPlan of plan.components) {
       signal.throwIfAborted();
       const component = findComponent(model, componentPlan.component);
-      const fingerprint = await fingerprintComponent(component);
+      const fingerprint = await raceSignal(fingerprintComponent(component), signal);
       fingerprints[component.name] = fingerprint;
+      const metadata = nativeMetadata(component, config, componentPlan, fingerprint);
+      await using journal = job.resume
+        ? await Journal.open(join(resumeFolder, `${component.name}.log`), JSON.stringify([...metadata]))
+        : null;
       const written = await quantizeComponent({
         session,
         component,
@@ -83,20 +101,22 @@ export async function quantizeModel(job: QuantizeJob, session: Session): Promise
         outputPath: isFolder
           ? join(target.temporaryPath, component.name + NATIVE_ENDING)
           : target.temporaryPath,
-        metadata: nativeMetadata(component, config, componentPlan, fingerprint),
+        metadata,
+        journal,
         spillPath: () => target.spillPath(),
         signal,
         abort,
         meter,
+        onLayer: watcher.onLayer,
       });
       await assertUnchanged(component.files);
       layers.push(...written.layers);
       bytesOut += written.byteLength;
     }
     signal.throwIfAborted();
-    meter.finish(plan.components.at(-1)?.component ?? "");
-    signal.throwIfAborted();
+    await meter.finish(plan.components.at(-1)?.component ?? "", signal);
     await target.commit();
+    await rm(resumeFolder, { recursive: true, force: true });
   } catch (thrown) {
     abort(thrown);
     await target.discard();
@@ -114,7 +134,7 @@ export async function quantizeModel(job: QuantizeJob, session: Session): Promise
 }
 
 async function prepareModel(job: Pick<QuantizeJob, "input" | "config">): Promise<PreparedModel> {
-  const config = isResolvedConfig(job.config) ? job.config : await resolveConfig({ config: job.config ?? {} });
+  const config = await resolveJob(job.config);
   const { variant, components } = config.values;
   const model = await openModel(job.input, {
     ...(variant === null ? {} : { variant }),
@@ -162,6 +182,11 @@ export function summarize(layers: readonly LayerReport[], bytesOut: number, seco
     metrics: quantized.length === 0 ? null : deriveMetrics(sums),
     seconds,
   };
+}
+
+/** The whole configuration of a job. @throws E_CONFIG, E_CONFLICT */
+export async function resolveJob(config: QuantizeJob["config"]): Promise<ResolvedConfig> {
+  return isResolvedConfig(config) ? config : resolveConfig({ config: config ?? {} });
 }
 
 function isResolvedConfig(config: QuantizeJob["config"]): config is ResolvedConfig {

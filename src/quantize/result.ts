@@ -15,6 +15,11 @@ export interface QuantizeJob {
   readonly config?: Readonly<Record<string, unknown>> | ResolvedConfig;
   /** Replace an output that this program did not write. */
   readonly force?: boolean;
+  /**
+   * Go on where a stopped run with the same source, settings and `resume` left off, and keep what this one has done
+   * if it is stopped too. Takes as much disk again as the output, in `OUTPUT.arrowquant-resume`, until the job is done.
+   */
+  readonly resume?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: ProgressListener;
 }

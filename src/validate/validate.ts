@@ -5,10 +5,11 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ProgressMeter } from "../engine/meter.js";
-import { deriveSignal, type Session } from "../engine/session.js";
+import type { Session } from "../engine/session.js";
+import { raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
 import { openModel } from "../formats/open.js";
-import { openNative } from "../formats/parquet/reader.js";
+import { type NativeFile, openNative } from "../formats/parquet/reader.js";
 import { assertUnchanged } from "../io/unchanged.js";
 import type { Component } from "../tensor/info.js";
 import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
@@ -20,24 +21,36 @@ import type { ValidatedLayer, ValidateJob, ValidateResult } from "./result.js";
  * @throws E_CRC, E_NATIVE and other errors of reading; the signal's reason
  */
 export async function validateModel(job: ValidateJob, session: Session): Promise<ValidateResult> {
+  using place = await session.jobs.enter(job.signal);
+  const { signal, abort } = place;
   const startedAt = performance.now();
-  using stop = deriveSignal(job.signal);
-  const { signal, abort } = stop;
-  signal.throwIfAborted();
-  const files = await listNativeFiles(job.quantized);
+  const natives: NativeFile[] = [];
+  const sources: ComponentSource[] = [];
   const runs: ComponentComparison[] = [];
   const warnings: string[] = [...session.warnings];
   let bytesOut = 0;
   try {
-    for (const path of files) {
-      const comparison = await compareFile(job, path, session, signal, abort);
-      runs.push(comparison);
-      warnings.push(...comparison.warnings);
+    for (const path of await listNativeFiles(job.quantized)) {
+      signal.throwIfAborted();
+      const native = await openNative(path);
+      natives.push(native);
+      sources.push(await raceSignal(openSource(job, native.component), signal));
       bytesOut += (await stat(path)).size;
     }
+    const tensors = sources.flatMap(({ component }) => component.tensors);
+    const totals = { layers: tensors.length, bytes: tensors.reduce((sum, { location }) => sum + location.byteLength, 0) };
+    const meter = new ProgressMeter("validate", totals, job.onProgress, abort);
+    for (const [index, native] of natives.entries()) {
+      const source = sources[index] as ComponentSource;
+      runs.push(await compareFile(native, source, job.minAccuracy ?? null, session, signal, meter));
+      warnings.push(...source.warnings);
+    }
+    await meter.finish(runs.at(-1)?.component ?? "", signal);
   } catch (thrown) {
     abort(thrown);
     throw job.signal?.aborted ? job.signal.reason : signal.reason;
+  } finally {
+    for (const native of natives) native.close();
   }
   const layers = runs.flatMap((run) => run.layers);
   const quantized = layers.filter(({ metrics }) => metrics !== null);
@@ -76,34 +89,24 @@ export async function validateModel(job: ValidateJob, session: Session): Promise
 }
 
 async function compareFile(
-  job: ValidateJob,
-  path: string,
+  native: NativeFile,
+  { component, warnings }: ComponentSource,
+  minAccuracy: number | null,
   session: Session,
   signal: AbortSignal,
-  abort: (reason: unknown) => void,
+  meter: ProgressMeter,
 ): Promise<ComponentComparison> {
-  const native = await openNative(path);
+  const comparer = new Comparer(component, session, signal, (tensor, byteCount, layerCount) =>
+    meter.add(component.name, tensor.name, byteCount, layerCount),
+  );
   try {
-    const { component, warnings } = await openSource(job, native.component);
-    const bytesTotal = component.tensors.reduce((sum, tensor) => sum + tensor.location.byteLength, 0);
-    const totals = { layers: component.tensors.length, bytes: bytesTotal };
-    const meter = new ProgressMeter("validate", totals, job.onProgress, abort);
-    const comparer = new Comparer(component, session, signal, (tensor, byteCount, layerCount) =>
-      meter.add(component.name, tensor.name, byteCount, layerCount),
-    );
-    try {
-      for await (const row of native.rows()) await comparer.add(row);
-      await comparer.settle();
-    } finally {
-      await comparer.close();
-    }
-    await assertUnchanged(component.files);
-    meter.finish(component.name);
-    signal.throwIfAborted();
-    return comparer.result(job.minAccuracy ?? null, warnings);
+    for await (const row of native.rows()) await comparer.add(row);
+    await comparer.settle();
   } finally {
-    native.close();
+    await comparer.close();
   }
+  await assertUnchanged(component.files);
+  return comparer.result(minAccuracy, warnings);
 }
 
 function totalMetrics(layers: readonly ValidatedLayer[]) {
@@ -127,11 +130,13 @@ async function listNativeFiles(path: string): Promise<string[]> {
   return names.map((name) => join(path, name));
 }
 
+interface ComponentSource {
+  readonly component: Component;
+  readonly warnings: readonly string[];
+}
+
 /** The component of the source that a native file was made from. */
-async function openSource(
-  job: ValidateJob,
-  name: string,
-): Promise<{ component: Component; warnings: readonly string[] }> {
+async function openSource(job: ValidateJob, name: string): Promise<ComponentSource> {
   const options = job.variant === undefined ? {} : { variant: job.variant };
   const model = await openModel(job.original, options).catch((thrown) => {
     // A pipeline whose default components are not what was quantized.

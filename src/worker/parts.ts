@@ -31,6 +31,11 @@ export function partsByteLength(byteLengths: Iterable<number>): number {
   return total;
 }
 
+/** Where the last part ends in its buffer. */
+export function partsEnd(ranges: PartRanges): number {
+  return Math.max(0, ...Object.values(ranges).map(({ byteOffset, byteLength }) => byteOffset + byteLength));
+}
+
 export function bytesOf(buffer: ArrayBuffer, ranges: PartRanges, name: ChunkPart): Uint8Array | null {
   const range = ranges[name];
   return range === undefined ? null : new Uint8Array(buffer, range.byteOffset, range.byteLength);

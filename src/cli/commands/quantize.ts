@@ -34,6 +34,11 @@ export const quantize: Command = {
     { name: "dry-run", description: "Show the plan, from headers alone, and stop", group: OUTPUT_GROUP },
     REPORT_FLAG,
     FORCE_FLAG,
+    {
+      name: "resume",
+      description: "Go on where a stopped run with --resume left off, and keep what is done if this one is stopped",
+      group: OUTPUT_GROUP,
+    },
     CONFIG_FLAG,
     ...SETTING_FLAGS,
     FAIL_FAST_FLAG,

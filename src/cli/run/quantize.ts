@@ -37,6 +37,7 @@ export async function runQuantize(invocation: Invocation): Promise<Outcome> {
         output,
         config,
         force: flags.force === true,
+        resume: flags.resume === true,
         signal,
         onProgress: (event) => {
           progress.label(`quantizing ${event.component}`.trimEnd());

@@ -1,0 +1,58 @@
+/**
+ * The process that a supervisor starts: cases `from` to `to` of a format, one after the other. Before each it writes
+ * the case's number to a file, for the supervisor to see one that does not end; what it finds it prints as JSON lines.
+ */
+import { openSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { FORMATS, MAX_CASE_BYTES } from "./formats.mjs";
+import { startMeasuring } from "./memory.mjs";
+import { createRandom } from "./random.mjs";
+
+const MIB = 1024 ** 2;
+const MAX_SECONDS = 1;
+const MAX_GROWTH_BYTES = 64 * MIB;
+/** Large inputs may take more: bytes of memory per byte. */
+const GROWTH_PER_BYTE = 16;
+/** A new wasm instance of the Parquet library takes this much address space, and no memory. */
+const WASM_RESERVATION_BYTES = 4 * 1024 * MIB;
+const CASES_PER_REPORT = 500;
+
+const [formatName, seed, from, to, folder] = process.argv.slice(2);
+const format = FORMATS.find(({ name }) => name === formatName);
+const seeds = readdirSync(join(folder, "seeds"))
+  .sort()
+  .map((name) => readFileSync(join(folder, "seeds", name)));
+const path = join(folder, format.fileName);
+const progress = openSync(join(folder, "progress"), "w");
+
+const print = (line) => writeSync(1, `${JSON.stringify(line)}\n`);
+
+let outcomes = {};
+for (let index = Number(from); index < Number(to); index++) {
+  const bytes = format.mutate(createRandom(`${formatName} ${seed} ${index}`), seeds).subarray(0, MAX_CASE_BYTES);
+  writeFileSync(path, bytes);
+  writeSync(progress, String(index).padStart(12), 0);
+  const stopMeasuring = startMeasuring();
+  const start = performance.now();
+  let outcome;
+  try {
+    outcome = await format.check(path, bytes);
+  } catch (thrown) {
+    outcome = "failure";
+    print({ index, problem: thrown?.stack ?? String(thrown) });
+  }
+  const seconds = (performance.now() - start) / 1000;
+  const { residentGrowth, virtualGrowth } = stopMeasuring();
+  const limit = Math.max(MAX_GROWTH_BYTES, GROWTH_PER_BYTE * bytes.length);
+  const growth = Math.max(residentGrowth, virtualGrowth < WASM_RESERVATION_BYTES ? virtualGrowth : 0);
+  // Another process may have had the core, a collection may have come due: to be seen again in a fresh process.
+  if (seconds > MAX_SECONDS) print({ index, suspect: `took ${seconds.toFixed(2)} s` });
+  if (growth > limit) {
+    print({ index, suspect: `took ${Math.round(growth / MIB)} MiB for an input of ${bytes.length} bytes` });
+  }
+  outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+  if ((index + 1) % CASES_PER_REPORT === 0 || index + 1 === Number(to)) {
+    print({ outcomes, next: index + 1 });
+    outcomes = {};
+  }
+}
