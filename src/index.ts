@@ -6,4 +6,4 @@ export type { ExportJob, ExportResult } from "./quantize/export.js";
 export type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./quantize/result.js";
 export { quantizeTensor, rebuildTensor } from "./quantize/tensor.js";
 export type { ErrorMetrics } from "./tensor/metrics.js";
-export type { ValidatedLayer, ValidateJob, ValidateResult, ValidateSummary } from "./validate/result.js";
+export type { ValidatedLayer, ValidateJob, ValidateResult } from "./validate/result.js";

@@ -16,6 +16,7 @@ import type { Component } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
 import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { bytesOf, floatsOf } from "../worker/parts.js";
+import { type Journal, replayLayer } from "./journal.js";
 import {
   type LayerContext,
   type LayerOutcome,
@@ -24,8 +25,7 @@ import {
   type StoredChunkOutput,
   settleLayer,
 } from "./layer.js";
-import { layerMemory, type LayerMemory } from "./layer-layout.js";
-import { type Journal, replayLayer } from "./journal.js";
+import { type LayerMemory, layerMemory } from "./layer-layout.js";
 import type { LayerReport } from "./result.js";
 import { Spill } from "./spill.js";
 

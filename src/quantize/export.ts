@@ -6,10 +6,10 @@ import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
 import { openNative } from "../formats/parquet/reader.js";
 import type { NativeRow } from "../formats/parquet/row.js";
-import { layOutSafetensors, type OutputTensor, WRITER_KEY, WRITER_NAME } from "../formats/safetensors/writer.js";
 import { openSafetensors } from "../formats/safetensors/reader.js";
+import { layOutSafetensors, type OutputTensor, WRITER_KEY, WRITER_NAME } from "../formats/safetensors/writer.js";
 import { OutputFile, OutputTarget } from "../io/output.js";
-import { type Dtype, DTYPES, isFloat } from "../tensor/dtype.js";
+import { DTYPES, type Dtype, isFloat } from "../tensor/dtype.js";
 import { isKept, packKeptRow, packRow, type RowPlace, RowTracker } from "./stored-rows.js";
 
 export const EXPORT_DTYPES = ["F32", "F16", "BF16"] as const;
@@ -78,7 +78,15 @@ export async function exportNative(job: ExportJob, session: Session): Promise<Ex
         const dtype = exportedDtype(row, job.dtype);
         const byteOffset = layout.byteOffsets.get(row.layerName) as number;
         const rowBytes = (place.cols * DTYPES[dtype].bits) / 8;
-        const byteCount = await writeRow(row, place, dtype, file, byteOffset + place.firstRow * rowBytes, session, signal);
+        const byteCount = await writeRow(
+          row,
+          place,
+          dtype,
+          file,
+          byteOffset + place.firstRow * rowBytes,
+          session,
+          signal,
+        );
         meter.add(native.component, row.layerName, byteCount, row.chunkIndex === row.chunkCount - 1 ? 1 : 0);
       }
       await file.sync();

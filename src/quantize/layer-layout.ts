@@ -2,7 +2,7 @@
 import { ChunkQuantizer } from "../kernels/chunk-quantizer.js";
 import { nextSpec } from "../plan/fallback.js";
 import type { LayerPlan } from "../plan/plan.js";
-import { type Dtype, DTYPES } from "../tensor/dtype.js";
+import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { packedBytes, type QuantSpec, rowBytes, rowLayout, rowsPerChunk, viewAs2d } from "../tensor/layout.js";
 import { partsByteLength } from "../worker/parts.js";
 import { findMethod } from "./methods/index.js";

@@ -2,12 +2,13 @@
  * One layer from source to stored chunks: quantized, measured, and where it is not good enough quantized again
  * with more bits, until it is or stays as it was (fallback 2 → 4 → 8 → kept).
  */
-import type { Session } from "../engine/session.js";
+
 import { runInOrder } from "../engine/queue.js";
+import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
-import type { LayerPlan } from "../plan/plan.js";
 import { nextSpec } from "../plan/fallback.js";
-import { type Dtype, DTYPES } from "../tensor/dtype.js";
+import type { LayerPlan } from "../plan/plan.js";
+import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { countElements, type QuantSpec } from "../tensor/layout.js";
 import { addSums, deriveMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
 import type { NonFiniteWeight, PartRanges, SourceRows } from "../worker/messages.js";

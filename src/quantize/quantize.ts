@@ -16,11 +16,11 @@ import { planComponents } from "../plan/component.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import { estimateSizes } from "../plan/size.js";
 import type { Component, Model } from "../tensor/info.js";
-import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { fitLayer, quantizeComponent } from "./component.js";
 import { Journal } from "./journal.js";
 import { nativeMetadata } from "./metadata.js";
-import type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./result.js";
+import type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult } from "./result.js";
+import { summarizeLayers } from "./summary.js";
 
 /** Ending of native files. */
 export const NATIVE_ENDING = ".parquet";
@@ -98,9 +98,7 @@ export async function quantizeModel(
         minAccuracy: config.values.min_accuracy,
         failFast: config.values.fail_fast,
         onNonFinite: config.values.on_nonfinite,
-        outputPath: isFolder
-          ? join(target.temporaryPath, component.name + NATIVE_ENDING)
-          : target.temporaryPath,
+        outputPath: isFolder ? join(target.temporaryPath, component.name + NATIVE_ENDING) : target.temporaryPath,
         metadata,
         journal,
         spillPath: () => target.spillPath(),
@@ -126,7 +124,7 @@ export async function quantizeModel(
   return {
     output: target.path,
     plan,
-    summary: summarize(layers, bytesOut, (performance.now() - startedAt) / 1000),
+    summary: summarizeLayers(layers, bytesOut, (performance.now() - startedAt) / 1000),
     layers,
     warnings: [...session.warnings, ...plan.warnings, ...plan.components.flatMap(({ warnings }) => warnings)],
     fingerprints,
@@ -160,28 +158,6 @@ async function prepareModel(job: Pick<QuantizeJob, "input" | "config">): Promise
     },
   };
   return { model, config, plan };
-}
-
-/** Figures over all tensors of a run. */
-export function summarize(layers: readonly LayerReport[], bytesOut: number, seconds: number): Summary {
-  const quantized = layers.filter((layer) => layer.metrics !== null);
-  const sums = zeroSums();
-  for (const layer of quantized) if (layer.metrics !== null) addSums(sums, layer.metrics);
-  const bytesIn = layers.reduce((sum, layer) => sum + layer.bytesIn, 0);
-  const quantizedParameters = quantized.reduce((sum, layer) => sum + layer.parameterCount, 0);
-  const quantizedBytes = quantized.reduce((sum, layer) => sum + layer.bytesOut, 0);
-  return {
-    tensors: layers.length,
-    quantized: quantized.length,
-    kept: layers.length - quantized.length,
-    parameters: layers.reduce((sum, layer) => sum + layer.parameterCount, 0),
-    bytesIn,
-    bytesOut,
-    compressionRatio: bytesIn / bytesOut,
-    bitsPerWeight: quantizedParameters === 0 ? null : (8 * quantizedBytes) / quantizedParameters,
-    metrics: quantized.length === 0 ? null : deriveMetrics(sums),
-    seconds,
-  };
 }
 
 /** The whole configuration of a job. @throws E_CONFIG, E_CONFLICT */

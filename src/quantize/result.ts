@@ -5,6 +5,9 @@ import type { QuantType } from "../formats/parquet/row.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import type { MethodName } from "../tensor/layout.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
+import type { Summary } from "./summary.js";
+
+export type { Summary } from "./summary.js";
 
 export interface QuantizeJob {
   /** A model file or folder. */
@@ -43,22 +46,6 @@ export interface LayerReport {
   readonly bytesOut: number;
   /** null when kept. */
   readonly metrics: ErrorMetrics | null;
-}
-
-export interface Summary {
-  readonly tensors: number;
-  readonly quantized: number;
-  readonly kept: number;
-  readonly parameters: number;
-  /** Bytes of all source tensors, and of the written file or files. */
-  readonly bytesIn: number;
-  readonly bytesOut: number;
-  readonly compressionRatio: number;
-  /** Over the quantized tensors: codes, scales and zero points; null when nothing is quantized. */
-  readonly bitsPerWeight: number | null;
-  /** Over the quantized tensors together; null when nothing is quantized. */
-  readonly metrics: ErrorMetrics | null;
-  readonly seconds: number;
 }
 
 export interface QuantizePlan {

@@ -7,7 +7,7 @@ import { DTYPES } from "../tensor/dtype.js";
 import { viewAs2d } from "../tensor/layout.js";
 import type { StoredSpec } from "../tensor/stored.js";
 import type { PartRanges } from "../worker/messages.js";
-import { packParts, partsByteLength, type Parts } from "../worker/parts.js";
+import { type Parts, packParts, partsByteLength } from "../worker/parts.js";
 
 /** Where a row's part of its tensor lies. */
 export interface RowPlace {

@@ -1,10 +1,10 @@
 /** One tensor in memory, quantized and rebuilt in one call each: the kernels without files, threads or plans. */
 import { ArrowQuantError } from "../errors.js";
-import { ChunkQuantizer, type ChunkOutputs } from "../kernels/chunk-quantizer.js";
+import { type ChunkOutputs, ChunkQuantizer } from "../kernels/chunk-quantizer.js";
 import { ChunkRebuilder } from "../kernels/chunk-rebuilder.js";
 import { type Kernels, loadKernels } from "../kernels/load.js";
-import { type QuantSpec, countElements, viewAs2d } from "../tensor/layout.js";
-import { type ErrorMetrics, deriveMetrics } from "../tensor/metrics.js";
+import { countElements, type QuantSpec, viewAs2d } from "../tensor/layout.js";
+import { deriveMetrics, type ErrorMetrics } from "../tensor/metrics.js";
 import { findMethod } from "./methods/index.js";
 import { checkSpec } from "./methods/method.js";
 

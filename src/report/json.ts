@@ -56,7 +56,6 @@ export function metricsJson(metrics: ErrorMetrics | null): JsonObject | null {
   };
 }
 
-/** Also ValidateSummary, which has the same fields. */
 export function summaryJson(summary: Summary): JsonObject {
   return {
     tensors: summary.tensors,

@@ -38,7 +38,7 @@ export function metricCells(metrics: ErrorMetrics | null): string[] {
   ];
 }
 
-/** Figures of a summary; ValidateSummary has the same fields. */
+/** Figures of a summary. */
 export function summaryFacts(summary: Summary): [string, string][] {
   const { metrics } = summary;
   return [

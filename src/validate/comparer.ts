@@ -5,7 +5,7 @@ import { ArrowQuantError } from "../errors.js";
 import type { NativeRow } from "../formats/parquet/row.js";
 import { readSourceScales } from "../formats/scale.js";
 import { isKept, packKeptRow, packRow, type RowPlace, RowTracker } from "../quantize/stored-rows.js";
-import { type Dtype, DTYPES } from "../tensor/dtype.js";
+import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import type { Component, TensorInfo } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
 import { addSums, deriveMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
@@ -160,9 +160,13 @@ export class Comparer {
       buffers.give(reply.input);
       if (reply.nonFinite !== null) {
         const { row: at, col, value } = reply.nonFinite;
-        throw new ArrowQuantError("E_NONFINITE", `"${layerName}" of the source is ${value} at row ${at}, column ${col}`, {
-          details: { tensor: layerName, row: at, col },
-        });
+        throw new ArrowQuantError(
+          "E_NONFINITE",
+          `"${layerName}" of the source is ${value} at row ${at}, column ${col}`,
+          {
+            details: { tensor: layerName, row: at, col },
+          },
+        );
       }
       return () => {
         addSums(tally.sums, reply.sums);

@@ -1,6 +1,7 @@
 /** What validation is asked and what it answers. */
 import type { ProgressListener } from "../engine/progress.js";
 import type { QuantType } from "../formats/parquet/row.js";
+import type { Summary } from "../quantize/summary.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
 
 export interface ValidateJob {
@@ -35,25 +36,11 @@ export interface ValidatedLayer {
   readonly passed: boolean;
 }
 
-export interface ValidateSummary {
-  readonly tensors: number;
-  readonly quantized: number;
-  readonly kept: number;
-  readonly parameters: number;
-  readonly bytesIn: number;
-  readonly bytesOut: number;
-  readonly compressionRatio: number;
-  readonly bitsPerWeight: number | null;
-  /** Over all quantized layers together. */
-  readonly metrics: ErrorMetrics | null;
-  readonly seconds: number;
-}
-
 export interface ValidateResult {
   readonly original: string;
   readonly quantized: string;
   readonly passed: boolean;
-  readonly summary: ValidateSummary;
+  readonly summary: Summary;
   readonly components: Readonly<Record<string, ErrorMetrics | null>>;
   readonly layers: readonly ValidatedLayer[];
   /** Layers of the source that the file lacks, of the file that the source lacks, and of another shape or type. */

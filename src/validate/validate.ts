@@ -11,10 +11,10 @@ import { ArrowQuantError } from "../errors.js";
 import { openModel } from "../formats/open.js";
 import { type NativeFile, openNative } from "../formats/parquet/reader.js";
 import { assertUnchanged } from "../io/unchanged.js";
+import { summarizeLayers, totalMetrics } from "../quantize/summary.js";
 import type { Component } from "../tensor/info.js";
-import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { Comparer, type ComponentComparison } from "./comparer.js";
-import type { ValidatedLayer, ValidateJob, ValidateResult } from "./result.js";
+import type { ValidateJob, ValidateResult } from "./result.js";
 
 /**
  * Compares. A layer below its threshold, missing, extra or of another shape makes `passed` false.
@@ -38,7 +38,10 @@ export async function validateModel(job: ValidateJob, session: Session): Promise
       bytesOut += (await stat(path)).size;
     }
     const tensors = sources.flatMap(({ component }) => component.tensors);
-    const totals = { layers: tensors.length, bytes: tensors.reduce((sum, { location }) => sum + location.byteLength, 0) };
+    const totals = {
+      layers: tensors.length,
+      bytes: tensors.reduce((sum, { location }) => sum + location.byteLength, 0),
+    };
     const meter = new ProgressMeter("validate", totals, job.onProgress, abort);
     for (const [index, native] of natives.entries()) {
       const source = sources[index] as ComponentSource;
@@ -53,33 +56,15 @@ export async function validateModel(job: ValidateJob, session: Session): Promise
     for (const native of natives) native.close();
   }
   const layers = runs.flatMap((run) => run.layers);
-  const quantized = layers.filter(({ metrics }) => metrics !== null);
   const missing = runs.flatMap((run) => run.missing);
   const extra = runs.flatMap((run) => run.extra);
   const misshapen = runs.flatMap((run) => run.misshapen);
-  const bytesIn = layers.reduce((sum, layer) => sum + layer.bytesIn, 0);
-  const parameters = quantized.reduce((sum, layer) => sum + layer.parameterCount, 0);
-  const quantizedBytes = quantized.reduce((sum, layer) => sum + layer.bytesOut, 0);
   return {
     original: job.original,
     quantized: job.quantized,
-    passed:
-      missing.length + extra.length + misshapen.length === 0 && layers.every((layer) => layer.passed),
-    summary: {
-      tensors: layers.length,
-      quantized: quantized.length,
-      kept: layers.length - quantized.length,
-      parameters: layers.reduce((sum, layer) => sum + layer.parameterCount, 0),
-      bytesIn,
-      bytesOut,
-      compressionRatio: bytesIn / bytesOut,
-      bitsPerWeight: parameters === 0 ? null : (8 * quantizedBytes) / parameters,
-      metrics: totalMetrics(quantized),
-      seconds: (performance.now() - startedAt) / 1000,
-    },
-    components: Object.fromEntries(
-      runs.map((run) => [run.component, totalMetrics(run.layers.filter(({ metrics }) => metrics !== null))]),
-    ),
+    passed: missing.length + extra.length + misshapen.length === 0 && layers.every((layer) => layer.passed),
+    summary: summarizeLayers(layers, bytesOut, (performance.now() - startedAt) / 1000),
+    components: Object.fromEntries(runs.map((run) => [run.component, totalMetrics(run.layers)])),
     layers,
     missing,
     extra,
@@ -107,13 +92,6 @@ async function compareFile(
   }
   await assertUnchanged(component.files);
   return comparer.result(minAccuracy, warnings);
-}
-
-function totalMetrics(layers: readonly ValidatedLayer[]) {
-  if (layers.length === 0) return null;
-  const sums = zeroSums();
-  for (const { metrics } of layers) if (metrics !== null) addSums(sums, metrics);
-  return deriveMetrics(sums);
 }
 
 /** The native files of a path: itself, or the `.parquet` files of a folder. */

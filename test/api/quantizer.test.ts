@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ArrowQuant, ArrowQuantError, quantize, quantizeTensor, rebuildTensor, validate } from "../../dist/index.js";
-import { gaussianFloats, useFolder } from "../quantize/source.js";
+import { floatPart, gaussianFloats, useFolder, writeModel } from "../quantize/source.js";
 import { digest, dit, leftovers, plain, unet, writeSmallModel } from "./models.js";
 
 const MIB = 1024 * 1024;
@@ -87,13 +87,12 @@ describe("one pool", () => {
   it("says that a job's num_threads and memory cannot act on it", async () => {
     const job = { input: small, output: folder.path("ignored.parquet"), config: { ...plain, memory: "1GB" } };
     const { warnings } = await aq.quantize(job);
-    expect(warnings).toEqual([expect.stringContaining("memory of a job has no effect")]);
+    expect(warnings).toContainEqual(expect.stringContaining("memory of a job has no effect"));
   });
 
   it("gives errors of worker threads with class, code, numbers and hint, and works on afterwards", async () => {
     const values = gaussianFloats(64 * 256, 7);
     values[10 * 256 + 20] = Number.POSITIVE_INFINITY;
-    const { floatPart, writeModel } = await import("../quantize/source.js");
     const bad = await writeModel(folder.path("bad.safetensors"), [floatPart("bad.weight", [64, 256], values)]);
     const config = plain;
     const failures = await Promise.allSettled([

@@ -4,9 +4,8 @@
  */
 import { openSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { FORMATS, MAX_CASE_BYTES } from "./formats.mjs";
 import { startMeasuring } from "./memory.mjs";
-import { createRandom } from "./random.mjs";
+import { makeCase } from "./random.mjs";
 
 const MIB = 1024 ** 2;
 const MAX_SECONDS = 1;
@@ -16,9 +15,10 @@ const GROWTH_PER_BYTE = 16;
 /** A new wasm instance of the Parquet library takes this much address space, and no memory. */
 const WASM_RESERVATION_BYTES = 4 * 1024 * MIB;
 const CASES_PER_REPORT = 500;
+const WARM_UP_ROUNDS = 20;
 
-const [formatName, seed, from, to, folder] = process.argv.slice(2);
-const format = FORMATS.find(({ name }) => name === formatName);
+const [module, seed, from, to, folder] = process.argv.slice(2);
+const { default: format } = await import(module);
 const seeds = readdirSync(join(folder, "seeds"))
   .sort()
   .map((name) => readFileSync(join(folder, "seeds", name)));
@@ -27,9 +27,17 @@ const progress = openSync(join(folder, "progress"), "w");
 
 const print = (line) => writeSync(1, `${JSON.stringify(line)}\n`);
 
+// What the first cases load and the threads they start are not their doing.
+for (let round = 0; round < WARM_UP_ROUNDS; round++) {
+  for (const bytes of seeds) {
+    writeFileSync(path, bytes);
+    await format.check(path, bytes);
+  }
+}
+
 let outcomes = {};
 for (let index = Number(from); index < Number(to); index++) {
-  const bytes = format.mutate(createRandom(`${formatName} ${seed} ${index}`), seeds).subarray(0, MAX_CASE_BYTES);
+  const bytes = makeCase(format, seed, index, seeds);
   writeFileSync(path, bytes);
   writeSync(progress, String(index).padStart(12), 0);
   const stopMeasuring = startMeasuring();

@@ -1,16 +1,15 @@
 /** Runs a format's cases in a process of their own and notices whatever that process cannot say itself. */
 import { spawn } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { makeCase } from "./random.mjs";
 
 const LOOP = fileURLToPath(new URL("loop.mjs", import.meta.url));
 /** A case that takes longer hangs: far above the limit, since other processes may have the cores. */
 const HANG_SECONDS = 15;
-/** Before a suspect is run again: what the first cases load is not its doing. */
-const WARM_UP_CASES = 30;
 /** A format that fails this often has one fault, many times. */
 const MAX_FAILURES = 20;
 
@@ -18,26 +17,28 @@ const MAX_FAILURES = 20;
  * @returns {Promise<{ outcomes: Record<string, number>, failures: { index: number, problem: string, file: string }[],
  *   seconds: number }>} how many cases came to what, and the failures, each input in a file
  */
-export async function fuzzFormat(format, { seed, from, to, failureFolder }) {
+export async function fuzzFormat(format, { seed, from, to, failureFolder, hangSeconds = HANG_SECONDS }) {
   const folder = mkdtempSync(join(tmpdir(), `arrowquant-fuzz-${format.name}-`));
   const start = performance.now();
   const outcomes = {};
   const failures = [];
   const suspects = new Map();
+  let seeds = [];
   const fail = (index, problem) => {
     mkdirSync(failureFolder, { recursive: true });
     const file = join(failureFolder, `${format.name}-${seed}-${index}-${format.fileName}`);
-    copyFileSync(join(folder, format.fileName), file);
+    writeFileSync(file, makeCase(format, seed, index, seeds));
     failures.push({ index, problem, file });
   };
   try {
     mkdirSync(join(folder, "seeds"));
-    for (const [index, bytes] of (await format.writeSeeds(folder)).entries()) {
+    seeds = await format.writeSeeds(folder);
+    for (const [index, bytes] of seeds.entries()) {
       writeFileSync(join(folder, "seeds", `${String(index).padStart(3, "0")}`), bytes);
     }
     let next = from;
     while (next < to && failures.length < MAX_FAILURES) {
-      const ended = await runLoop(format, seed, next, to, folder, (line) => {
+      const ended = await runLoop(format, seed, next, to, folder, hangSeconds, (line) => {
         if (line.problem !== undefined) fail(line.index, line.problem);
         else if (line.suspect !== undefined) suspects.set(line.index, line.suspect);
         else for (const [code, count] of Object.entries(line.outcomes)) outcomes[code] = (outcomes[code] ?? 0) + count;
@@ -51,10 +52,10 @@ export async function fuzzFormat(format, { seed, from, to, failureFolder }) {
       if (failures.length >= MAX_FAILURES) break;
       const again = [];
       const collect = (line) => {
-        if (line.index === index && line.suspect !== undefined) again.push(line.suspect);
+        if (line.suspect !== undefined) again.push(line.suspect);
         return true;
       };
-      const ended = await runLoop(format, seed, Math.max(0, index - WARM_UP_CASES), index + 1, folder, collect);
+      const ended = await runLoop(format, seed, index, index + 1, folder, hangSeconds, collect);
       if (ended.problem !== null) fail(ended.index, ended.problem);
       else if (again.length > 0) fail(index, `${first}; again: ${again.join(", ")}`);
     }
@@ -65,10 +66,12 @@ export async function fuzzFormat(format, { seed, from, to, failureFolder }) {
 }
 
 /** One process; the case it stopped at and why, or null where it came to the end. */
-function runLoop(format, seed, from, to, folder, onLine) {
+function runLoop(format, seed, from, to, folder, hangSeconds, onLine) {
   return new Promise((settle) => {
-    const child = spawn(process.execPath, [LOOP, format.name, String(seed), String(from), String(to), folder], {
+    const child = spawn(process.execPath, [LOOP, format.module, String(seed), String(from), String(to), folder], {
       stdio: ["ignore", "pipe", "pipe"],
+      // glibc gives a thread an arena of 64 MiB of addresses whenever it pleases; that would look like a case's.
+      env: { ...process.env, MALLOC_ARENA_MAX: "1" },
     });
     let errors = "";
     child.stderr.setEncoding("utf8").on("data", (text) => {
@@ -91,8 +94,8 @@ function runLoop(format, seed, from, to, folder, onLine) {
       const text = existsSync(progress) ? readFileSync(progress, "latin1") : "";
       const now = performance.now();
       if (text !== seen.text) seen = { text, time: now };
-      if (now - seen.time < HANG_SECONDS * 1000) return;
-      hang = `did not end within ${HANG_SECONDS} s`;
+      if (now - seen.time < hangSeconds * 1000) return;
+      hang = `did not end within ${hangSeconds} s`;
       child.kill("SIGKILL");
     }, 250);
     child.on("close", (code, signal) => {

@@ -26,7 +26,7 @@ const WRITTEN = [
   "profile: edge\nbit_width: 2\nexclude: ['attn1\\.', \"^norm\"]\nlayer_bit_widths:\n  to_[qkv]: 8\n  '\\.ff\\.': none\n",
   "base: &a [1, 2]\ncomponents: [transformer, text_encoder]\nmemory: 1.5 GiB\nvariant: fp16\nmodality: image\n",
   '{"bit_width": 4, "group_size": 64, "method": "hqq", "min_accuracy": 0.9, "include": ["to_q"], "symmetric": false}',
-  "bit_width: 8\n# comment\nscale_bits: null\nzero_point_bits: null\nsensitive_layer_names:\n  - a.b.c\n  - >-\n    d\n    e\n",
+  "bit_width: 8\n# comment\nscale_bits: none\nzero_point_bits: none\nsensitive_layer_names:\n  - a.b.c\n  - >-\n    d\n    e\n",
 ];
 
 async function check(path, bytes) {
@@ -45,7 +45,8 @@ async function check(path, bytes) {
   });
 }
 
-export const config = {
+export default {
+  module: import.meta.url,
   name: "config",
   fileName: "case.yaml",
   writeSeeds: async () => [

@@ -33,7 +33,8 @@ async function check(path) {
   });
 }
 
-export const jobs = {
+export default {
+  module: import.meta.url,
   name: "jobs",
   fileName: "jobs.yaml",
   writeSeeds: async () => SEEDS.map((text) => Buffer.from(text)),

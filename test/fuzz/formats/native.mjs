@@ -12,9 +12,9 @@ const SAMPLES = new URL("../../formats/parquet/samples/", import.meta.url);
 
 /** Settings that between them write every column but the reserved ones. */
 const SETTINGS = [
-  { bit_width: 4, group_size: 8 },
-  { bit_width: 8, group_size: 16, symmetric: true, scale_bits: null, zero_point_bits: null },
-  { bit_width: 2, group_size: 8, method: "r2q" },
+  { bit_width: 4, group_size: 16 },
+  { bit_width: 8, group_size: 32, symmetric: true, scale_bits: "none", zero_point_bits: "none" },
+  { bit_width: 2, group_size: 16, method: "r2q" },
 ];
 
 /** Real files of this program, of a model of a few rows, and the samples that pyarrow wrote. */
@@ -81,4 +81,6 @@ async function check(path) {
   });
 }
 
-export const native = { name: "native", fileName: "case.parquet", writeSeeds, mutate, check };
+export default {
+  module: import.meta.url,
+   name: "native", fileName: "case.parquet", writeSeeds, mutate, check };

@@ -121,7 +121,8 @@ async function check(path, bytes) {
   });
 }
 
-export const safetensors = {
+export default {
+  module: import.meta.url,
   name: "safetensors",
   fileName: "case.safetensors",
   writeSeeds: async () => SEEDS,

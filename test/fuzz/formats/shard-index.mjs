@@ -52,7 +52,8 @@ async function check(path, bytes) {
   });
 }
 
-export const shardIndex = {
+export default {
+  module: import.meta.url,
   name: "index",
   fileName: "case.safetensors.index.json",
   writeSeeds,

@@ -1,0 +1,52 @@
+/** A format whose every case is a fault of another kind, for the test that the supervisor sees them all. */
+import assert from "node:assert/strict";
+
+const MIB = 1024 ** 2;
+const held = [];
+
+function waitFor(seconds) {
+  const end = performance.now() + seconds * 1000;
+  while (performance.now() < end);
+}
+
+const FAULTS = [
+  function fine() {},
+  function wrong() {
+    assert.equal(1, 2);
+  },
+  function foreignError() {
+    throw new TypeError("undefined is not a function");
+  },
+  function slow() {
+    waitFor(1.2);
+  },
+  function memory() {
+    Buffer.alloc(100 * MIB, 1);
+  },
+  function untouchedMemory() {
+    held.push(new Uint8Array(300 * MIB));
+  },
+  function hang() {
+    waitFor(1e6);
+  },
+  function unsettled() {
+    return new Promise(() => {});
+  },
+  function crash() {
+    process.abort();
+  },
+];
+
+export const FAULT_NAMES = FAULTS.map(({ name }) => name);
+
+export default {
+  module: import.meta.url,
+  name: "planted",
+  fileName: "case.bin",
+  writeSeeds: async () => [Buffer.from([0])],
+  mutate: (_random, _seeds, index) => Buffer.from([index]),
+  check: async (_, [fault]) => {
+    await FAULTS[fault]();
+    return "right";
+  },
+};
