@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 const MIB = 1024 ** 2;
 const held = [];
 
-function waitFor(seconds) {
-  const end = performance.now() + seconds * 1000;
-  while (performance.now() < end);
+function compute(seconds) {
+  const start = process.cpuUsage();
+  while (process.cpuUsage(start).user < seconds * 1e6);
 }
 
 const FAULTS = [
@@ -18,7 +18,7 @@ const FAULTS = [
     throw new TypeError("undefined is not a function");
   },
   function slow() {
-    waitFor(1.2);
+    compute(1.2);
   },
   function memory() {
     Buffer.alloc(100 * MIB, 1);
@@ -27,7 +27,7 @@ const FAULTS = [
     held.push(new Uint8Array(300 * MIB));
   },
   function hang() {
-    waitFor(1e6);
+    compute(1e6);
   },
   function unsettled() {
     return new Promise(() => {});

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { makeCase } from "./random.mjs";
 
 const LOOP = fileURLToPath(new URL("loop.mjs", import.meta.url));
-/** A case that takes longer hangs: far above the limit, since other processes may have the cores. */
+/** A case that takes longer hangs, twice: far above the limit, since other processes may have the cores. */
 const HANG_SECONDS = 15;
 /** A format that fails this often has one fault, many times. */
 const MAX_FAILURES = 20;
@@ -45,7 +45,8 @@ export async function fuzzFormat(format, { seed, from, to, failureFolder, hangSe
         return failures.length < MAX_FAILURES;
       });
       if (ended.problem === null) break;
-      fail(ended.index, ended.problem);
+      if (ended.isHang) suspects.set(ended.index, ended.problem);
+      else fail(ended.index, ended.problem);
       next = ended.index + 1;
     }
     for (const [index, first] of suspects) {
@@ -65,7 +66,7 @@ export async function fuzzFormat(format, { seed, from, to, failureFolder, hangSe
   return { outcomes, failures, seconds: (performance.now() - start) / 1000 };
 }
 
-/** One process; the case it stopped at and why, or null where it came to the end. */
+/** One process; `problem` says why it stopped at case `index`, null where it came to the end. */
 function runLoop(format, seed, from, to, folder, hangSeconds, onLine) {
   return new Promise((settle) => {
     const child = spawn(process.execPath, [LOOP, format.module, String(seed), String(from), String(to), folder], {
@@ -103,7 +104,7 @@ function runLoop(format, seed, from, to, folder, hangSeconds, onLine) {
       if (isDone || isStopped) return settle({ index: to, problem: null });
       const ending = signal === null ? `ended with ${code}, the case unsettled` : `was killed by ${signal}`;
       const index = Number(existsSync(progress) ? readFileSync(progress, "latin1") : from);
-      settle({ index, problem: hang ?? `the process ${ending}\n${errors}` });
+      settle({ index, problem: hang ?? `the process ${ending}\n${errors}`, isHang: hang !== null });
     });
   });
 }
