@@ -63,7 +63,9 @@ function anyF16x4(h: v128): v128 {
   return v128.or(value, v128.and(shifted, i32x4.splat(0x80000000)));
 }
 
-/** Four float16 in the upper halves of 32-bit lanes, no denormals among them: shift into place, times 2^112. */
+/**
+ * Four float16 in the upper halves of 32-bit lanes, no denormals among them: shift into place, times 2^112.
+ */
 // @ts-ignore: decorator
 @inline
 function normalF16x4(h: v128): v128 {
@@ -103,7 +105,8 @@ function storeNormalF16x8(h: v128, dst: usize): void {
 }
 
 /**
- * `n` (a multiple of 32, not 0) float16 to float32. True where one was Inf or NaN; the result is then of no use.
+ * `n` (a multiple of 32, not 0) float16 to float32. True where one was Inf or NaN; the result is then of no
+ * use.
  */
 function convertF16Blocks(src: usize, dst: usize, n: i32): bool {
   const magnitudeMask = i16x8.splat(0x7fff);
@@ -115,9 +118,9 @@ function convertF16Blocks(src: usize, dst: usize, n: i32): bool {
     const b = v128.load(src, 16);
     const c = v128.load(src, 32);
     const d = v128.load(src, 48);
-    // Counted from the first normal number: normals are below 0x7800, Inf and NaN from there on, denormals and zero
-    // wrap to the top. Multiplying a denormal float32 takes about 150 cycles on x86, so a block that holds one, some
-    // percent of usual weights, goes without multiplication.
+    // Counted from the first normal number: normals are below 0x7800, Inf and NaN from there on, denormals
+    // and zero wrap to the top. Multiplying a denormal float32 takes about 150 cycles on x86, so a block that
+    // holds one, some percent of usual weights, goes without multiplication.
     const fromNormal = i16x8.max_u(
       i16x8.max_u(
         i16x8.sub(v128.and(a, magnitudeMask), firstNormal),
@@ -169,7 +172,9 @@ function convertF64Blocks(src: usize, dst: usize, n: i32): void {
   }
 }
 
-/** `n` elements at `src` to float32 at `dst`: exact, from F64 rounded to nearest even; Inf and NaN included. */
+/**
+ * `n` elements at `src` to float32 at `dst`: exact, from F64 rounded to nearest even; Inf and NaN included.
+ */
 export function convertRow(src: usize, dst: usize, n: i32, dtype: i32): void {
   let done = 0;
   if (dtype == F32) {
@@ -191,7 +196,9 @@ export function convertRow(src: usize, dst: usize, n: i32, dtype: i32): void {
     for (let i = done; i < n; ++i) store<u32>(dst + (i << 2), <u32>load<u16>(src + (i << 1)) << 16);
   } else {
     const table = F8_TABLES + (dtype == F8_E5M2 ? 1024 : 0);
-    for (let i = 0; i < n; ++i) store<u32>(dst + (i << 2), load<u32>(table + (<usize>load<u8>(src + i) << 2)));
+    for (let i = 0; i < n; ++i) {
+      store<u32>(dst + (i << 2), load<u32>(table + (<usize>load<u8>(src + i) << 2)));
+    }
   }
 }
 
@@ -242,7 +249,10 @@ export function loadRowUnchecked(tile: Tile, row: i32): void {
   for (let i = cols; i & 3; ++i) store<f32>(weights + (i << 2), 0);
 }
 
-/** Sets `badColumn` and `badValue` to the first of the row's weights that is NaN, infinite or beyond LARGEST_WEIGHT. */
+/**
+ * Sets `badColumn` and `badValue` to the first of the row's weights that is NaN, infinite or beyond
+ * LARGEST_WEIGHT.
+ */
 export function reportBadWeight(tile: Tile): void {
   let at = tile.weights;
   while (abs(load<f32>(at)) <= LARGEST_WEIGHT) at += 4;
@@ -250,7 +260,9 @@ export function reportBadWeight(tile: Tile): void {
   tile.badValue = load<f32>(at);
 }
 
-/** `loadRowUnchecked`, then a check: false, with `reportBadWeight` done, where a weight cannot be quantized. */
+/**
+ * `loadRowUnchecked`, then a check: false, with `reportBadWeight` done, where a weight cannot be quantized.
+ */
 export function loadRow(tile: Tile, row: i32): bool {
   loadRowUnchecked(tile, row);
   if (allWithinLimit(tile.weights, (tile.cols + 3) & -4)) return true;

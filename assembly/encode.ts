@@ -1,17 +1,26 @@
 /**
  * Codes of weights, always chosen against the stored scales and zero points, and what a reader makes of them.
  *
- * Hot loops of the kernels test at their end: only then does V8 keep splats and constants in registers over the loop.
+ * Hot loops of the kernels test at their end: only then does V8 keep splats and constants in registers over
+ * the loop.
  */
 import { ROUND_MAGIC, clamp, largestCode } from "./number";
 import { Tile } from "./tile";
 
 /**
- * q = clamp(round(w/s + z), 0, L) and ŵ = (q − z)·s for `n` elements, at least one; s = 0 gives q = clamp(round(z), 0, L).
- * Each step is one float32 operation. May write up to 15 elements past the end of `codes` and `rebuilt`, so groups
- * of a row are encoded in order.
+ * q = clamp(round(w/s + z), 0, L) and ŵ = (q − z)·s for `n` elements, at least one; s = 0 gives q =
+ * clamp(round(z), 0, L). Each step is one float32 operation. May write up to 15 elements past the end of
+ * `codes` and `rebuilt`, so groups of a row are encoded in order.
  */
-export function encodeGroup(weights: usize, codes: usize, rebuilt: usize, n: i32, s: f32, z: f32, largest: f32): void {
+export function encodeGroup(
+  weights: usize,
+  codes: usize,
+  rebuilt: usize,
+  n: i32,
+  s: f32,
+  z: f32,
+  largest: f32,
+): void {
   // w/Inf is 0: one loop serves s = 0 too.
   const divisor: f32 = s == 0 ? Infinity : s;
   if (ASC_FEATURE_SIMD) {

@@ -1,21 +1,24 @@
 /**
  * The five error sums of a row, in float64, in four interleaved lanes.
  *
- * Σ w², Σ ŵ² and Σ (w − ŵ)² are summed; Σ w·ŵ is half of (Σ w² + Σ ŵ² − Σ (w − ŵ)²), which is the same number and
- * loses nothing: the cosine it is for is wanted to an absolute, not a relative, error. It saves a fifth of the time.
+ * Σ w², Σ ŵ² and Σ (w − ŵ)² are summed; Σ w·ŵ is half of (Σ w² + Σ ŵ² − Σ (w − ŵ)²), which is the same number
+ * and loses nothing: the cosine it is for is wanted to an absolute, not a relative, error. It saves a fifth
+ * of the time.
  */
 
 /**
- * Adds the sums of one row of `n` elements, at least one, to `sums` (float64[5]: Σ w·ŵ, Σ w², Σ ŵ², Σ (w − ŵ)², max |w − ŵ|).
- * Element j goes to lane j mod 4; lanes are added as ((0 + 1) + 2) + 3. Both rows are padded with zeros to a
- * multiple of four.
+ * Adds the sums of one row of `n` elements, at least one, to `sums` (float64[5]: Σ w·ŵ, Σ w², Σ ŵ², Σ (w −
+ * ŵ)², max |w − ŵ|). Element j goes to lane j mod 4; lanes are added as ((0 + 1) + 2) + 3. Both rows are
+ * padded with zeros to a multiple of four.
  */
 export function addRowSums(weights: usize, rebuilt: usize, n: i32, sums: usize): void {
   if (ASC_FEATURE_SIMD) addRowSumsSimd(weights, rebuilt, n, sums);
   else addRowSumsScalar(weights, rebuilt, n, sums);
 }
 
-/** Adds a row's sums to those at `sums`; `largest2` is the square of its largest error, whose root is exact. */
+/**
+ * Adds a row's sums to those at `sums`; `largest2` is the square of its largest error, whose root is exact.
+ */
 // @ts-ignore: decorator
 @inline
 function addSums(sums: usize, source2: f64, rebuilt2: f64, error2: f64, largest2: f64): void {
@@ -74,11 +77,8 @@ function addRowSumsSimd(weights: usize, rebuilt: usize, n: i32, sums: usize): vo
 }
 
 function addRowSumsScalar(weights: usize, rebuilt: usize, n: i32, sums: usize): void {
-  // prettier-ignore
   let s0: f64 = 0, s1: f64 = 0, s2: f64 = 0, s3: f64 = 0;
-  // prettier-ignore
   let r0: f64 = 0, r1: f64 = 0, r2: f64 = 0, r3: f64 = 0;
-  // prettier-ignore
   let e0: f64 = 0, e1: f64 = 0, e2: f64 = 0, e3: f64 = 0;
   let largest: f64 = 0;
   const end = weights + (n << 2);

@@ -1,4 +1,7 @@
-/** float32 to the types of an export: rounded to nearest even, beyond the largest number to Inf, NaN stays NaN. */
+/**
+ * float32 to the types of an export: rounded to nearest even, beyond the largest number to Inf, NaN stays
+ * NaN.
+ */
 import { F16, F32 } from "./convert";
 
 /** One float32 to float16. */
@@ -15,7 +18,8 @@ function f32ToF16(x: f32): u32 {
     // A denormal is a multiple of 2^-24, and that is the last bit of float32 numbers from 0.5 to 1.
     return sign | (reinterpret<u32>(reinterpret<f32>(magnitude) + 0.5) - 0x3f000000);
   }
-  // Half a step less one, and one more where the last bit that stays is odd; the exponent's bias changes by 112.
+  // Half a step less one, and one more where the last bit that stays is odd; the exponent's bias changes by
+  // 112.
   return sign | ((magnitude - (112 << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13);
 }
 

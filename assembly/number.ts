@@ -1,14 +1,14 @@
 /** Arithmetic that both builds do alike. */
 
 /**
- * 1.5·2^23: added to a float32 of magnitude below 2^22 it rounds it to an integer, half to even, and leaves that
- * integer in the low bits of the mantissa. One addition, the same in both builds.
+ * 1.5·2^23: added to a float32 of magnitude below 2^22 it rounds it to an integer, half to even, and leaves
+ * that integer in the low bits of the mantissa. One addition, the same in both builds.
  */
 export const ROUND_MAGIC: f32 = 12582912.0;
 
 /**
- * Largest magnitude of a weight that is quantized, 2^100. Far beyond it hi − lo, a sum over a group or
- * (q − z)·scale could overflow float32, and an Inf would be stored for a finite weight; such a weight is reported
+ * Largest magnitude of a weight that is quantized, 2^100. Far beyond it hi − lo, a sum over a group or (q −
+ * z)·scale could overflow float32, and an Inf would be stored for a finite weight; such a weight is reported
  * instead, like an Inf.
  */
 export const LARGEST_WEIGHT: f32 = 1.2676506002282294e30;
@@ -43,7 +43,10 @@ export function alignUp(n: i32, alignment: i32): i32 {
   return (n + alignment - 1) & -alignment;
 }
 
-/** Copies a few float32; the instruction for it calls out of the kernels, which takes longer than a short loop. */
+/**
+ * Copies a few float32; the instruction for it calls out of the kernels, which takes longer than a short
+ * loop.
+ */
 export function copyFloats(dst: usize, src: usize, n: i32): void {
   for (const end = dst + (n << 2); dst < end; dst += 4, src += 4) store<f32>(dst, load<f32>(src));
 }

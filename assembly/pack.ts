@@ -35,7 +35,9 @@ export function packRow(src: usize, dst: usize, n: i32, bits: i32): void {
   if (held > 0) store<u8>(dst, <u8>buffer);
 }
 
-/** Pairs of codes of four bits, one a byte, to one a byte: 16 codes to the low bytes of eight 16-bit lanes. */
+/**
+ * Pairs of codes of four bits, one a byte, to one a byte: 16 codes to the low bytes of eight 16-bit lanes.
+ */
 // @ts-ignore: decorator
 @inline
 function pairsOf4(codes: v128): v128 {
@@ -115,8 +117,10 @@ function unpack4Blocks(src: usize, dst: usize, n: i32): void {
     const v = v128.load(src);
     const even = v128.and(v, mask);
     const odd = i8x16.shr_u(v, 4);
-    v128.store(dst, i8x16.shuffle(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-    v128.store(dst, i8x16.shuffle(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), 16);
+    const low = i8x16.shuffle(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const high = i8x16.shuffle(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    v128.store(dst, low);
+    v128.store(dst, high, 16);
     src += 16;
     dst += 32;
   } while (dst < end);

@@ -1,11 +1,11 @@
 /**
- * Residual refinement: two bits as two one-bit passes, ŵ = α₁·b₁ + α₂·b₂ with b₁ = sign(w), b₂ = sign(w − α₁·b₁),
- * sign(0) = +1 and α₁ ≥ α₂ ≥ 0 (after arXiv 2511.21736).
+ * Residual refinement: two bits as two one-bit passes, ŵ = α₁·b₁ + α₂·b₂ with b₁ = sign(w), b₂ = sign(w −
+ * α₁·b₁), sign(0) = +1 and α₁ ≥ α₂ ≥ 0 (after arXiv 2511.21736).
  *
- * With such α the four levels are ±(α₁ + α₂) and ±(α₁ − α₂), and α₁ lies half-way between the two magnitudes. So a
- * step of weighted least squares for fixed signs sets outer = mean of |w| where |w| ≥ α₁, inner = mean of the rest,
- * α₁ = (outer + inner)/2 and α₂ = (outer − inner)/2, which keeps α₁ ≥ α₂ ≥ 0 by itself; re-coding compares with the
- * new α₁.
+ * With such α the four levels are ±(α₁ + α₂) and ±(α₁ − α₂), and α₁ lies half-way between the two magnitudes.
+ * So a step of weighted least squares for fixed signs sets outer = mean of |w| where |w| ≥ α₁, inner = mean
+ * of the rest, α₁ = (outer + inner)/2 and α₂ = (outer − inner)/2, which keeps α₁ ≥ α₂ ≥ 0 by itself;
+ * re-coding compares with the new α₁.
  */
 import { loadRow } from "./convert";
 import { largestCode } from "./number";
@@ -117,7 +117,10 @@ function proposeResidual(tile: Tile): void {
   }
 }
 
-/** Codes both scales of every group against the super scale of the first; a code may be 0, so zeros stay zeros. */
+/**
+ * Codes both scales of every group against the super scale of the first; a code may be 0, so zeros stay
+ * zeros.
+ */
 function storeResidual(tile: Tile): void {
   const largest = largestCode(tile.scaleBits);
   for (let i = 0; i < tile.supersPerRow; ++i) {
@@ -126,16 +129,25 @@ function storeResidual(tile: Tile): void {
     const superScale = proposeSuperScale(tile, first, end);
     store<f32>(tile.superScales + (i << 2), superScale);
     const n = end - first;
-    codeValues(tile.scales + (first << 2), tile.scaleCodes + first, n, superScale, 0, largest);
-    codeValues(tile.residualScales + (first << 2), tile.residualScaleCodes + first, n, superScale, 0, largest);
+    const scales = tile.scales + (first << 2);
+    const residualScales = tile.residualScales + (first << 2);
+    codeValues(scales, tile.scaleCodes + first, n, superScale, 0, largest);
+    codeValues(residualScales, tile.residualScaleCodes + first, n, superScale, 0, largest);
   }
 }
 
 /**
- * q = 2·[w ≥ 0] + [w ≥ ±α₁], the nearest of the four levels, and ŵ for `n` elements. May write up to 15 elements past
- * the end of `codes` and `rebuilt`.
+ * q = 2·[w ≥ 0] + [w ≥ ±α₁], the nearest of the four levels, and ŵ for `n` elements. May write up to 15
+ * elements past the end of `codes` and `rebuilt`.
  */
-function encodeGroupR2q(weights: usize, codes: usize, rebuilt: usize, n: i32, alpha1: f32, alpha2: f32): void {
+function encodeGroupR2q(
+  weights: usize,
+  codes: usize,
+  rebuilt: usize,
+  n: i32,
+  alpha1: f32,
+  alpha2: f32,
+): void {
   if (ASC_FEATURE_SIMD) {
     const a1 = f32x4.splat(alpha1);
     const a2 = f32x4.splat(alpha2);
@@ -175,8 +187,8 @@ function encodeR2q4(weights: usize, rebuilt: usize, a1: v128, a2: v128): v128 {
 }
 
 /**
- * ŵ = α₁·(2·(q >> 1) − 1) + α₂·(2·(q & 1) − 1) for `n` elements; multiplying by ±1 is choosing the sign. May write up
- * to 3 elements past the end of `rebuilt`.
+ * ŵ = α₁·(2·(q >> 1) − 1) + α₂·(2·(q & 1) − 1) for `n` elements; multiplying by ±1 is choosing the sign. May
+ * write up to 3 elements past the end of `rebuilt`.
  */
 function rebuildGroupR2q(codes: usize, rebuilt: usize, n: i32, alpha1: f32, alpha2: f32): void {
   if (ASC_FEATURE_SIMD) {

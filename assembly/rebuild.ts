@@ -1,4 +1,7 @@
-/** Stored parts back to weights, in the operations of FORMAT.md ("Rebuilding"), and their comparison with a source. */
+/**
+ * Stored parts back to weights, in the operations of FORMAT.md ("Rebuilding"), and their comparison with a
+ * source.
+ */
 import { loadRow, loadRowUnchecked } from "./convert";
 import { rebuildFromCodes } from "./encode";
 import { addRowSums } from "./metrics";
@@ -84,7 +87,10 @@ export function rebuildRows(tile: Tile, rowCount: i32): void {
   }
 }
 
-/** Adds the errors of the next `rowCount` stored rows against the slab's; −1, or the row that cannot be compared. */
+/**
+ * Adds the errors of the next `rowCount` stored rows against the slab's; −1, or the row that cannot be
+ * compared.
+ */
 export function compareRows(tile: Tile, rowCount: i32): i32 {
   for (let row = 0; row < rowCount; ++row) {
     if (!loadRow(tile, row)) return row;
@@ -94,7 +100,9 @@ export function compareRows(tile: Tile, rowCount: i32): i32 {
   return -1;
 }
 
-/** The slab's rows, source scale applied, to `tile.out` in `tile.outDtype`; NaN and Inf stay what they are. */
+/**
+ * The slab's rows, source scale applied, to `tile.out` in `tile.outDtype`; NaN and Inf stay what they are.
+ */
 export function convertRows(tile: Tile, rowCount: i32): void {
   let out = tile.out;
   for (let row = 0; row < rowCount; ++row) {

@@ -11,9 +11,9 @@ export let rangeLow: f32 = 0;
 export let rangeHigh: f32 = 0;
 
 /**
- * Sets rangeLow = min(w, 0), rangeHigh = max(w, 0), neither of them −0. Compares bits: those of floats order, as signed
- * integers, non-negative floats after all negative ones, and as unsigned integers negative floats after all others, by
- * magnitude. So NaN and Inf come out as an end of the range too.
+ * Sets rangeLow = min(w, 0), rangeHigh = max(w, 0), neither of them −0. Compares bits: those of floats order,
+ * as signed integers, non-negative floats after all negative ones, and as unsigned integers negative floats
+ * after all others, by magnitude. So NaN and Inf come out as an end of the range too.
  */
 export function groupRange(weights: usize, n: i32): void {
   let low: u32 = 0;
@@ -68,7 +68,10 @@ function firstLargest(weights: usize, n: i32, low: f32, high: f32): f32 {
   return 0;
 }
 
-/** s = (hi − lo)/L and z = clamp(round(−lo/s), 0, L), 0 where s is, from hi in `scales` and lo in `zeroPoints`. */
+/**
+ * s = (hi − lo)/L and z = clamp(round(−lo/s), 0, L), 0 where s is, from hi in `scales` and lo in
+ * `zeroPoints`.
+ */
 function proposeFromRanges(scales: usize, zeroPoints: usize, groups: i32, largest: f32): void {
   let g = 0;
   if (ASC_FEATURE_SIMD) {
@@ -93,8 +96,8 @@ function proposeFromRanges(scales: usize, zeroPoints: usize, groups: i32, larges
 }
 
 /**
- * Proposes `tile.scales` and `tile.zeroPoints` (rounded) of every group of the row in `tile.weights`. False, with the
- * rest undone, where a weight is not finite or beyond LARGEST_WEIGHT.
+ * Proposes `tile.scales` and `tile.zeroPoints` (rounded) of every group of the row in `tile.weights`. False,
+ * with the rest undone, where a weight is not finite or beyond LARGEST_WEIGHT.
  */
 export function proposeRange(tile: Tile): bool {
   const half = <f32>(1 << (tile.bits - 1));

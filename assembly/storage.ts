@@ -1,7 +1,7 @@
 /**
  * Storage of scales and zero points: a step of its own between a method's proposal and the choice of codes.
- * Proposed values stand in `tile.scales`, `tile.zeroPoints`, `tile.residualScales`; these functions replace them by
- * what a reader decodes and leave the codes beside them.
+ * Proposed values stand in `tile.scales`, `tile.zeroPoints`, `tile.residualScales`; these functions replace
+ * them by what a reader decodes and leave the codes beside them.
  */
 import { ROUND_MAGIC, clamp, largestCode } from "./number";
 import { Tile } from "./tile";
@@ -24,8 +24,9 @@ export function proposeSuperScale(tile: Tile, first: i32, end: i32): f32 {
 }
 
 /**
- * Codes `n` float32 at `values` in units of `unit`: code = clamp(round(value/unit), lowest, largest), one a byte at
- * `codes`, and the value becomes unit·code. `unit` 0 (every scale of a super-group is 0) gives `lowest` and 0.
+ * Codes `n` float32 at `values` in units of `unit`: code = clamp(round(value/unit), lowest, largest), one a
+ * byte at `codes`, and the value becomes unit·code. `unit` 0 (every scale of a super-group is 0) gives
+ * `lowest` and 0.
  */
 export function codeValues(values: usize, codes: usize, n: i32, unit: f32, lowest: f32, largest: f32): void {
   // Any value over Inf is 0, which is clamped to the lowest code.
@@ -51,7 +52,9 @@ export function codeValues(values: usize, codes: usize, n: i32, unit: f32, lowes
   }
 }
 
-/** The plain storage of a row's scales: S from the largest scale of each super-group, nearest codes from 1. */
+/**
+ * The plain storage of a row's scales: S from the largest scale of each super-group, nearest codes from 1.
+ */
 export function storeScales(tile: Tile): void {
   if (tile.scaleBits == 0) return;
   const largest = largestCode(tile.scaleBits);

@@ -1,12 +1,11 @@
 /**
- * The parameter block of every kernel: filled in from TypeScript (src/kernels/tile.ts holds the same fields in
- * the same order), read here. Every field takes four bytes, so a field's offset is four times its index.
+ * The parameter block of every kernel: filled in from TypeScript (src/kernels/tile.ts holds the same fields
+ * in the same order), read here. Every field takes four bytes, so a field's offset is four times its index.
  */
 
-// prettier-ignore
 @unmanaged
 export class Tile {
-  // ---- What is quantized or rebuilt ------------------------------------------------------------------------
+  // ---- What is quantized or rebuilt -----------------------------------------------------------------------
   /** Elements per row of the 2-D view. */
   cols: i32;
   /** Bit width of the values: codes lie in 0 … 2^bits − 1. */
@@ -17,7 +16,9 @@ export class Tile {
   groupSize: i32;
   /** ceil(cols / groupSize). */
   groupsPerRow: i32;
-  /** Groups per super-group; the last super-group of a row may have fewer. groupsPerRow without scale codes. */
+  /**
+   * Groups per super-group; the last super-group of a row may have fewer. groupsPerRow without scale codes.
+   */
   groupsPerSuper: i32;
   /** ceil(groupsPerRow / groupsPerSuper). */
   supersPerRow: i32;
@@ -34,7 +35,7 @@ export class Tile {
   /** mse: 1 restores each row's gain. */
   preserveGain: i32;
 
-  // ---- Source ----------------------------------------------------------------------------------------------
+  // ---- Source ---------------------------------------------------------------------------------------------
   /** `kernelCode` of src/tensor/dtype.ts. */
   sourceDtype: i32;
   /** Raw rows of the slab, as they stand in the file. */
@@ -46,7 +47,7 @@ export class Tile {
   /** float32 importance per input column, ≥ 0, of mean about one; 0: all ones. */
   importance: usize;
 
-  // ---- Scratch of one row ----------------------------------------------------------------------------------
+  // ---- Scratch of one row ---------------------------------------------------------------------------------
   /** float32[cols], padded with zeros to a multiple of four. */
   weights: usize;
   /** float32[cols], what a reader rebuilds; padded with zeros to a multiple of four. */
@@ -68,7 +69,7 @@ export class Tile {
   /** Whatever the method asked for (`scratchBytes` in src/quantize/methods), 16-byte aligned. */
   scratch: usize;
 
-  // ---- Stored parts: written by quantize*, read by rebuild*; each moves on by what a row takes ----------------
+  // ---- Stored parts: written by quantize*, read by rebuild*; each moves on by what a row takes ------------
   data: usize;
   storedScales: usize;
   storedZeroPoints: usize;
@@ -76,7 +77,7 @@ export class Tile {
   storedZeroPointCodes: usize;
   storedResidualScaleCodes: usize;
 
-  // ---- Rebuilding ------------------------------------------------------------------------------------------
+  // ---- Rebuilding -----------------------------------------------------------------------------------------
   /** float32[channelCount]; 0: none. */
   equalizationScales: usize;
   /** Consecutive columns of one input channel. */
@@ -85,7 +86,7 @@ export class Tile {
   outDtype: i32;
   out: usize;
 
-  // ---- Results ---------------------------------------------------------------------------------------------
+  // ---- Results --------------------------------------------------------------------------------------------
   /** float64[5]: Σ w·ŵ, Σ w², Σ ŵ², Σ (w − ŵ)², max |w − ŵ|; rows are added in order. */
   sums: usize;
   /** Column of the first weight that is not finite or too large, where a call stopped at a row. */

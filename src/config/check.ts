@@ -1,7 +1,7 @@
 /** Given values against the schema. */
 import type { z } from "zod";
 import type { ConfigKey, OriginSource } from "./config.js";
-import { createProblem, describeAllowed, describeUnknownKey, showValue, type Problem } from "./problem.js";
+import { createProblem, describeAllowed, describeUnknownKey, type Problem, showValue } from "./problem.js";
 import { configSchema, isConfigKey } from "./schema.js";
 import type { GivenValue, ReadText } from "./yaml.js";
 
@@ -27,7 +27,7 @@ export function checkSettings(read: ReadText, source: OriginSource): CheckedSett
     }
     const result = configSchema.shape[key].safeParse(setting.value);
     if (result.success) values.set(key, { value: result.data, detail: setting.detail });
-    else problems.push(...result.error.issues.map((issue) => describeIssue(setting, key, issue)));
+    else for (const issue of result.error.issues) problems.push(describeIssue(setting, key, issue));
   }
   return { values, problems };
 }

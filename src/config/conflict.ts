@@ -1,5 +1,5 @@
 /** Settings that contradict each other. */
-import { describeOrigin, isExplicit, type Config, type ConfigKey, type ResolvedConfig } from "./config.js";
+import { type Config, type ConfigKey, describeOrigin, isExplicit, type ResolvedConfig } from "./config.js";
 import { showValue } from "./problem.js";
 
 interface Contradiction {
@@ -64,8 +64,7 @@ const CONTRADICTIONS: readonly Contradiction[] = [
   },
   {
     keys: ["include", "exclude"],
-    holds: ({ include, exclude }) =>
-      include.length > 0 && include.every((pattern) => exclude.includes(pattern)),
+    holds: ({ include, exclude }) => include.length > 0 && include.every((pattern) => exclude.includes(pattern)),
     because: "everything included is excluded",
   },
   {
@@ -95,11 +94,7 @@ export function findConflicts(config: ResolvedConfig): Conflict[] {
 }
 
 /** The conflict of two settings, in words. */
-function describeConflict(
-  config: ResolvedConfig,
-  keys: readonly [ConfigKey, ConfigKey],
-  because: string,
-): Conflict {
+function describeConflict(config: ResolvedConfig, keys: readonly [ConfigKey, ConfigKey], because: string): Conflict {
   const describe = (key: ConfigKey): string => {
     const value = config.values[key];
     const text = typeof value === "string" ? value : showValue(value);

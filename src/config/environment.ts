@@ -1,6 +1,6 @@
 /** Settings given by environment variables. */
 import type { ConfigKey } from "./config.js";
-import { createProblem, suggest, type Place, type Problem } from "./problem.js";
+import { createProblem, type Place, type Problem, suggest } from "./problem.js";
 import { parseSetting } from "./text.js";
 import type { GivenValue, ReadText } from "./yaml.js";
 

@@ -1,7 +1,7 @@
 /** What `config init` writes. */
 import { describeAllowed } from "./problem.js";
-import { CONFIG_KEYS, configJsonSchema, type PROFILE_NAMES } from "./schema.js";
 import { readProfile } from "./profile.js";
+import { CONFIG_KEYS, configJsonSchema, type PROFILE_NAMES } from "./schema.js";
 
 export type ProfileName = (typeof PROFILE_NAMES)[number];
 

@@ -2,7 +2,7 @@
 import { distance } from "fastest-levenshtein";
 import { ArrowQuantError } from "../errors.js";
 import type { Origin } from "./config.js";
-import { CONFIG_KEYS, configJsonSchema, type ConfigKey, type JsonSchema } from "./schema.js";
+import { CONFIG_KEYS, type ConfigKey, configJsonSchema, type JsonSchema } from "./schema.js";
 
 export interface Problem {
   /** A whole sentence with the place in front. */

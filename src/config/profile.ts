@@ -1,7 +1,7 @@
 /** The profiles that ship with the program: YAML files in profiles/. */
 import { readFile } from "node:fs/promises";
 import { ArrowQuantError } from "../errors.js";
-import { readYaml, type ReadText } from "./yaml.js";
+import { type ReadText, readYaml } from "./yaml.js";
 
 /** The settings of profile `name`, from the package's own folder. */
 export async function readProfile(name: string): Promise<ReadText> {

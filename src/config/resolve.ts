@@ -1,7 +1,7 @@
 /** From all sources of settings to one configuration. */
 import { ArrowQuantError } from "../errors.js";
-import { flagName, ORIGIN_SOURCES, type ConfigKey, type Config, type Origin } from "./config.js";
 import type { OriginSource, ResolvedConfig } from "./config.js";
+import { type Config, type ConfigKey, flagName, ORIGIN_SOURCES, type Origin } from "./config.js";
 import type { ConfigFile } from "./file.js";
 import type { Place, Problem } from "./problem.js";
 import type { GivenValue, ReadText } from "./yaml.js";
@@ -26,17 +26,13 @@ export interface ConfigSources {
 export async function resolveConfig(sources: ConfigSources = {}): Promise<ResolvedConfig> {
   // zod and yaml are heavy; who only imports the program's API does not pay for them.
   const [{ CONFIG_KEYS, configSchema }, { checkSettings }, { createConfigError }, { findConflicts }] =
-    await Promise.all([
-      import("./schema.js"),
-      import("./check.js"),
-      import("./problem.js"),
-      import("./conflict.js"),
-    ]);
+    await Promise.all([import("./schema.js"), import("./check.js"), import("./problem.js"), import("./conflict.js")]);
   const problems: Problem[] = [];
   const settled = new Map<OriginSource, ReadonlyMap<ConfigKey, { value: unknown; detail: string }>>();
   const settle = (source: OriginSource, read: ReadText): void => {
     const checked = checkSettings(read, source);
-    problems.push(...checked.problems);
+    // One by one: as arguments, the problems of a file of noise exhaust the stack.
+    for (const problem of checked.problems) problems.push(problem);
     settled.set(source, checked.values);
   };
   settle("flag", await readObject("flag", sources.flags ?? {}, null));

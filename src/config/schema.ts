@@ -3,9 +3,9 @@
  * Keys are the same in YAML, JSON, batch jobs and the API. The defaults are those of profile `local`.
  */
 import { z } from "zod";
+import { MAX_PATTERN_LENGTH } from "../plan/pattern.js";
 import { MODALITIES } from "../plan/plan.js";
 import { BIT_WIDTHS, MAX_GROUP_SIZE, METHOD_NAMES, MIN_GROUP_SIZE } from "../tensor/layout.js";
-import { MAX_PATTERN_LENGTH } from "../plan/pattern.js";
 import { BYTES_TEXT, MIN_MEMORY_BYTES, parseBytes } from "./bytes.js";
 
 export const PROFILE_NAMES = ["edge", "local", "cloud"] as const;
@@ -68,8 +68,7 @@ export const configSchema = z.strictObject({
     description: "Activation parameters per timestep group; null: chosen by modality.",
   }),
   enable_spatial: z.boolean().nullable().default(true).meta({
-    description:
-      "Channel equalization and smoothing; a profile's true leaves it to the modality, as does null.",
+    description: "Channel equalization and smoothing; a profile's true leaves it to the modality, as does null.",
   }),
   min_accuracy: z.number().min(0).max(1).default(0.85).meta({
     description: "Least cosine similarity of a layer before it falls back to a wider code; 0: never.",

@@ -1,5 +1,5 @@
 /** What `config show` prints. */
-import { describeOrigin, type ConfigKey, type OriginSource, type ResolvedConfig } from "./config.js";
+import { type ConfigKey, describeOrigin, type OriginSource, type ResolvedConfig } from "./config.js";
 
 export interface ConfigRow {
   readonly key: ConfigKey;

@@ -1,5 +1,16 @@
 /** Configuration files: YAML (and so JSON) with every value knowing its line. */
-import { type Alias, type Document, isMap, isNode, isScalar, LineCounter, type Node, parseDocument, visit } from "yaml";
+import {
+  type Document,
+  isAlias,
+  isCollection,
+  isMap,
+  isNode,
+  isScalar,
+  LineCounter,
+  type Node,
+  parseDocument,
+  visit,
+} from "yaml";
 import type { OriginSource } from "./config.js";
 import { createProblem, type Place, type Problem } from "./problem.js";
 
@@ -61,7 +72,8 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
   const document = parseDocument(text, {
     lineCounter: lines,
     prettyErrors: false,
-    uniqueKeys: true,
+    // Compares every key of a mapping with every other; done below in linear time.
+    uniqueKeys: false,
     strict: true,
     // Else the library writes a process warning for keys that are no scalars; they are problems below.
     logLevel: "error",
@@ -73,7 +85,7 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
       problems: faults.map((fault) =>
         createProblem(
           placeAt(fault.pos[0]),
-          describeFault(fault, text.slice(fault.pos[0], fault.pos[0] + 60)),
+          fault.code === "MULTIPLE_DOCS" ? "several documents in one file (`---`): one is allowed" : fault.message,
         ),
       ),
     };
@@ -83,8 +95,13 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
   if (!isMap(root)) {
     return fail(placeOfNode(root, placeAt), "the file must be a mapping of settings, `key: value`");
   }
-  const cycle = findCycle(document);
-  if (cycle !== null) return fail(placeOfNode(cycle, placeAt), `alias "${cycle.source}" contains itself`);
+  const misuses = findMisuses(document);
+  if (misuses.length > 0) {
+    return {
+      given: [],
+      problems: misuses.map(({ node, sentence }) => createProblem(placeOfNode(node, placeAt), sentence)),
+    };
+  }
   let values: Record<string, unknown>;
   try {
     values = document.toJS({ maxAliasCount: MAX_ALIAS_COUNT }) as Record<string, unknown>;
@@ -110,12 +127,6 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
     });
   }
   return { given, problems };
-}
-
-function describeFault(fault: { code: string; message: string }, text: string): string {
-  if (fault.code === "MULTIPLE_DOCS") return "several documents in one file (`---`): one is allowed";
-  if (fault.code === "DUPLICATE_KEY") return `the key ${/^[^:\n]*/.exec(text)?.[0].trim()} stands twice`;
-  return fault.message;
 }
 
 /** Where the source of a node stands, shortened to what a message shows. */
@@ -159,24 +170,48 @@ function findDeepLine(text: string): number | null {
       const character = line[position] as string;
       if (character === "[" || character === "{") brackets += 1;
       else if (character === "]" || character === "}") brackets = Math.max(0, brackets - 1);
-      else if (brackets === 0 && "-?:".includes(character) && /\s|^$/.test(line[position + 1] ?? ""))
-        indicators += 1;
+      else if (brackets === 0 && "-?:".includes(character) && /\s|^$/.test(line[position + 1] ?? "")) indicators += 1;
       if (indents.length + brackets + indicators > MAX_NESTING) return index + 1;
     }
   }
   return null;
 }
 
-/** The first alias that stands inside what it refers to: legal YAML, and no value a setting can have. */
-function findCycle(document: Document): Alias | null {
-  let found: Alias | null = null;
-  visit(document, {
-    Alias(_key, alias, path) {
-      const target = alias.resolve(document);
-      if (target === undefined || !path.includes(target)) return undefined;
-      found = alias;
-      return visit.BREAK;
-    },
+interface Misuse {
+  readonly node: Node;
+  readonly sentence: string;
+}
+
+/**
+ * What is well-formed YAML and no configuration: keys that stand twice, aliases beyond the limit or inside of what
+ * they refer to. One walk, however large the document: the library's own checks take the square of it.
+ */
+function findMisuses(document: Document): Misuse[] {
+  const found: Misuse[] = [];
+  /** An alias refers to the last node before it that has the anchor. */
+  const anchored = new Map<string, Node>();
+  let aliasCount = 0;
+  visit(document, (_key, node, path) => {
+    if (isAlias(node)) {
+      aliasCount += 1;
+      const target = anchored.get(node.source);
+      if (aliasCount === MAX_ALIAS_COUNT + 1) {
+        found.push({ node, sentence: `the alias count passes the limit of ${MAX_ALIAS_COUNT}` });
+      }
+      if (target !== undefined && path.includes(target)) {
+        found.push({ node, sentence: `alias "${node.source}" contains itself` });
+      }
+    } else if ((isScalar(node) || isCollection(node)) && node.anchor !== undefined) {
+      anchored.set(node.anchor, node);
+    }
+    if (!isMap(node)) return;
+    const keys = new Set<unknown>();
+    for (const { key } of node.items) {
+      if (!isScalar(key)) continue;
+      if (keys.has(key.value))
+        found.push({ node: key, sentence: `the key ${String(key.value).slice(0, 60)} stands twice` });
+      keys.add(key.value);
+    }
   });
   return found;
 }

@@ -134,8 +134,35 @@ export class Session {
         cause: thrown,
       });
     }
-    if ("error" in reply) throw ArrowQuantError.fromJSON(reply.error);
+    if ("error" in reply) {
+      const { code, details } = reply.error;
+      const { neededBytes, allowedBytes } = details as { neededBytes?: number; allowedBytes?: number };
+      if (code === "E_MEMORY" && neededBytes !== undefined && allowedBytes !== undefined) {
+        throw this.memoryError("a chunk", neededBytes - allowedBytes, 0);
+      }
+      throw ArrowQuantError.fromJSON(reply.error);
+    }
     return reply.ok;
+  }
+
+  /**
+   * E_MEMORY with the cap that would do.
+   * @param arenaLack bytes that each worker's arena is too small by
+   * @param bufferLack bytes that the budget is too small by
+   */
+  memoryError(what: string, arenaLack: number, bufferLack: number): ArrowQuantError {
+    // Of each byte more, half goes to arenas and half to buffers (constructor).
+    const neededBytes = this.memoryBytes + 2 * arenaLack * this.threads + 2 * bufferLack;
+    const neededMib = Math.ceil(neededBytes / MIB);
+    const memoryMib = Math.floor(this.memoryBytes / MIB);
+    return new ArrowQuantError(
+      "E_MEMORY",
+      `${what} needs a memory cap of about ${neededMib} MiB with ${this.threads} threads, it is ${memoryMib} MiB`,
+      {
+        hint: `--memory ${neededMib}MiB, or fewer --threads`,
+        details: { neededBytes, memoryBytes: this.memoryBytes, threads: this.threads },
+      },
+    );
   }
 
   /** Ends every job under way, waits until each has cleaned up, and stops the threads. */

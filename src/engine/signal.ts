@@ -57,7 +57,7 @@ function unfollow(parent: AbortSignal | undefined, controller: AbortController):
 
 /**
  * The outcome of `work`, or the signal's reason as soon as it is aborted. `work` then goes on unseen, so this is only
- * for what ends by itself and holds nothing that somebody must close: reading headers, hashing a sample.
+ * for what ends by itself and harms nothing by going on: reading headers, hashing a sample, writing to a doomed file.
  */
 export function raceSignal<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {

@@ -14,8 +14,8 @@ export function allocatedBytes(byteLength: number): number {
 }
 
 /**
- * Bump allocation over a kernel memory, from `heapBase` upwards. A view dies when the memory grows, so views are
- * made after everything is allocated and not kept longer than until the next `reset`.
+ * Bump allocation over a kernel memory, from `heapBase` upwards. A view dies when the memory grows, so views
+ * are made after everything is allocated and not kept longer than until the next `reset`.
  */
 export class Arena {
   readonly #memory: KernelMemory;

@@ -76,7 +76,10 @@ export class ChunkQuantizer {
 
   /** Arena bytes that a chunk of that shape takes, exactly. */
   static bytesNeeded(method: RowQuantizer, spec: QuantSpec, shape: ChunkShape): number {
-    return Object.values(regionSizes(method, spec, shape)).reduce((sum, size) => sum + allocatedBytes(size), 0);
+    return Object.values(regionSizes(method, spec, shape)).reduce(
+      (sum, size) => sum + allocatedBytes(size),
+      0,
+    );
   }
 
   /** Resets the arena and lays everything out. The spec must have passed `checkSpec` and `method.check`. */

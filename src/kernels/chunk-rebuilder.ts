@@ -66,7 +66,8 @@ function checkStored(stored: StoredChunk): void {
   const { bits, storageBits, scaleBits, zeroPointBits, groupSize, superGroupSize, cols } = stored;
   const integers = { bits, storageBits, scaleBits: scaleBits ?? 1, zeroPointBits: zeroPointBits ?? 1 };
   for (const [name, value] of Object.entries(integers)) {
-    if (!Number.isInteger(value) || value < 1 || value > 8) fail(`${name} is ${value}, not 1 to 8`, { [name]: value });
+    if (!Number.isInteger(value) || value < 1 || value > 8)
+      fail(`${name} is ${value}, not 1 to 8`, { [name]: value });
   }
   if (storageBits < bits) fail(`${bits} bits are stored in ${storageBits}`, { bits, storageBits });
   if (!Number.isInteger(groupSize) || groupSize < 1) fail(`group size is ${groupSize}`, { groupSize });
@@ -82,10 +83,17 @@ function checkStored(stored: StoredChunk): void {
   if (stored.isR2q && (bits !== 2 || scaleBits === null)) {
     fail(`r2q with ${bits} bits and ${scaleBits ?? "no"} scale bits`, { bits, scaleBits });
   }
-  for (const [part, expected] of Object.entries(partLengths(stored)) as [Exclude<Part, "equalizationScales">, number | null][]) {
+  for (const [part, expected] of Object.entries(partLengths(stored)) as [
+    Exclude<Part, "equalizationScales">,
+    number | null,
+  ][]) {
     const found = stored[part]?.length ?? null;
     if (found !== expected) {
-      fail(`${part} has ${found ?? "no"} elements, ${expected ?? "none"} belong there`, { part, found, expected });
+      fail(`${part} has ${found ?? "no"} elements, ${expected ?? "none"} belong there`, {
+        part,
+        found,
+        expected,
+      });
     }
   }
   const channels = stored.equalizationScales?.length ?? null;
@@ -147,7 +155,9 @@ export class ChunkRebuilder {
     return Object.values(regionSizes(stored, options)).reduce((sum, size) => sum + allocatedBytes(size), 0);
   }
 
-  /** Resets the arena and copies the chunk into it; throws `E_NATIVE` where its arrays do not fit together. */
+  /**
+   * Resets the arena and copies the chunk into it; throws `E_NATIVE` where its arrays do not fit together.
+   */
   constructor(kernels: Kernels, stored: StoredChunk, options: RebuildOptions) {
     checkStored(stored);
     this.#kernels = kernels;
@@ -197,7 +207,10 @@ export class ChunkRebuilder {
   source(rowCount: number): Uint8Array {
     const { sourceDtype } = this.#options;
     if (sourceDtype === undefined) throw new ArrowQuantError("E_INTERNAL", "compare without a sourceDtype");
-    return this.#kernels.arena.bytes(this.#ptr.source, (rowCount * this.#cols * DTYPES[sourceDtype].bits) / 8);
+    return this.#kernels.arena.bytes(
+      this.#ptr.source,
+      (rowCount * this.#cols * DTYPES[sourceDtype].bits) / 8,
+    );
   }
 
   /** Where source scales are to be written: one, or one per row of the next slab. */
@@ -208,8 +221,8 @@ export class ChunkRebuilder {
   }
 
   /**
-   * Rebuilds the next rows and adds their errors against `source`; the sums are those that `ChunkQuantizer` measured,
-   * to the bit. Non-null: the first weight that is not finite.
+   * Rebuilds the next rows and adds their errors against `source`; the sums are those that `ChunkQuantizer`
+   * measured, to the bit. Non-null: the first weight that is not finite.
    */
   compare(rowCount: number): BadWeight | null {
     const stopped = this.#kernels.exports.compareRows(this.#ptr.tile, rowCount);

@@ -25,12 +25,9 @@ export interface Kernels {
  * The smallest module with a v128 instruction: () -> v128, `i32.const 0; i8x16.splat`.
  * https://webassembly.github.io/spec/core/binary/instructions.html#vector-instructions
  */
-// prettier-ignore
 const SIMD_PROBE = new Uint8Array([
-  0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00,
-  0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b,
-  0x03, 0x02, 0x01, 0x00,
-  0x0a, 0x08, 0x01, 0x06, 0x00, 0x41, 0x00, 0xfd, 0x0f, 0x0b,
+  0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b, 0x03, 0x02, 0x01,
+  0x00, 0x0a, 0x08, 0x01, 0x06, 0x00, 0x41, 0x00, 0xfd, 0x0f, 0x0b,
 ]);
 
 const CAN_RUN: Readonly<Record<KernelBuild, () => boolean>> = {
@@ -97,9 +94,16 @@ export function loadKernels(options: KernelOptions = {}): Kernels {
   if (exports.tileBytes() !== TILE_BYTES) {
     throw new ArrowQuantError(
       "E_KERNELS",
-      `kernel build "${build}" has a parameter block of ${exports.tileBytes()} bytes, this program ${TILE_BYTES}`,
-      { hint: "run npm run build", details: { build, kernelBytes: exports.tileBytes(), tileBytes: TILE_BYTES } },
+      `kernel build "${build}" has parameter blocks of ${exports.tileBytes()} bytes, not ${TILE_BYTES}`,
+      {
+        hint: "run npm run build",
+        details: { build, kernelBytes: exports.tileBytes(), tileBytes: TILE_BYTES },
+      },
     );
   }
-  return { build, exports, arena: new Arena(exports.memory, exports.heapBase(), options.maxBytes ?? Infinity) };
+  return {
+    build,
+    exports,
+    arena: new Arena(exports.memory, exports.heapBase(), options.maxBytes ?? Infinity),
+  };
 }

@@ -1,6 +1,6 @@
 /**
- * The parameter block of the kernels, seen from TypeScript: the fields of assembly/tile.ts in the same order, four
- * bytes each. What they mean stands there.
+ * The parameter block of the kernels, seen from TypeScript: the fields of assembly/tile.ts in the same order,
+ * four bytes each. What they mean stands there.
  */
 import type { Arena } from "./arena.js";
 

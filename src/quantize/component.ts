@@ -6,6 +6,7 @@ import { closeSync, openSync } from "node:fs";
 import type { ProgressMeter } from "../engine/meter.js";
 import { Queue } from "../engine/queue.js";
 import type { Session } from "../engine/session.js";
+import { raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
 import type { NativeRow } from "../formats/parquet/row.js";
 import { NativeWriter } from "../formats/parquet/writer.js";
@@ -105,7 +106,10 @@ export async function quantizeComponent(run: ComponentRun): Promise<{ layers: La
     await Promise.allSettled(begun);
     for await (const { reservedBytes } of started) session.budget.release(reservedBytes);
     for (const spill of spills) await spill.remove();
-    await output?.close();
+    // After an abort nobody waits for the disk: the file is closed when what is being written has been.
+    const closed = output?.close();
+    if (signal.aborted) closed?.catch(() => undefined);
+    else await closed;
     for (const { fd } of files) closeSync(fd);
   }
 }
@@ -152,8 +156,9 @@ async function writeLayers(
   output: OutputFile,
   produce: Promise<void>,
 ): Promise<LayerReport[]> {
-  const { session, plan, journal } = run;
-  const writer = await NativeWriter.open({ write: async (bytes) => void (await output.write(bytes)) }, run.metadata);
+  const { session, plan, journal, signal } = run;
+  const write = async (bytes: Uint8Array) => void (await raceSignal(output.write(bytes), signal));
+  const writer = await NativeWriter.open({ write }, run.metadata);
   const reports: LayerReport[] = [];
   try {
     for await (const { layer, outcome, reservedBytes } of started) {
@@ -181,7 +186,7 @@ async function writeLayers(
     await writer.abort(thrown);
     throw thrown;
   }
-  await output.sync();
+  await raceSignal(output.sync(), signal);
   return reports;
 }
 
@@ -235,17 +240,8 @@ export function fitLayer(session: Session, layer: LayerPlan): LayerMemory {
     if (slabBytes < MIN_SLAB_BYTES) break;
     memory = layerMemory(layer, slabBytes);
   }
-  const arenaLack = Math.max(0, memory.arenaBytes - session.arenaBytes) * session.threads * 2;
+  const arenaLack = Math.max(0, memory.arenaBytes - session.arenaBytes);
   const bufferLack = Math.max(0, memory.chunkBufferBytes - session.budget.capacity);
   if (arenaLack + bufferLack === 0) return memory;
-  const neededBytes = session.memoryBytes + arenaLack + 2 * bufferLack;
-  const neededMib = Math.ceil(neededBytes / 1024 / 1024);
-  throw new ArrowQuantError(
-    "E_MEMORY",
-    `"${layer.tensor.name}" needs a memory cap of about ${neededMib} MiB with ${session.threads} threads, it is ${Math.floor(session.memoryBytes / 1024 / 1024)} MiB`,
-    {
-      hint: `--memory ${neededMib}MiB, or fewer --threads`,
-      details: { tensor: layer.tensor.name, neededBytes, memoryBytes: session.memoryBytes },
-    },
-  );
+  throw session.memoryError(`"${layer.tensor.name}"`, arenaLack, bufferLack);
 }

@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import { ProgressMeter } from "../engine/meter.js";
 import type { ProgressListener } from "../engine/progress.js";
+import { runInOrder } from "../engine/queue.js";
 import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
 import { openNative } from "../formats/parquet/reader.js";
@@ -10,10 +11,16 @@ import { openSafetensors } from "../formats/safetensors/reader.js";
 import { layOutSafetensors, type OutputTensor, WRITER_KEY, WRITER_NAME } from "../formats/safetensors/writer.js";
 import { OutputFile, OutputTarget } from "../io/output.js";
 import { DTYPES, type Dtype, isFloat } from "../tensor/dtype.js";
-import { isKept, packKeptRow, packRow, type RowPlace, RowTracker } from "./stored-rows.js";
+import { isKept, packKeptRow, packRow, type RowPlace, type RowRun, RowTracker } from "./stored-rows.js";
 
 export const EXPORT_DTYPES = ["F32", "F16", "BF16"] as const;
 export type ExportDtype = (typeof EXPORT_DTYPES)[number];
+
+/** Rows are rebuilt this much at a time: a chunk of 4 MiB of 2-bit codes would be 64 MiB of float32. */
+const PIECE_BYTES = 4 * 1024 * 1024;
+
+/** Pieces under way at once per thread: one at work, one being written. */
+const PIECES_PER_THREAD = 2;
 
 export interface ExportJob {
   /** A native file. */
@@ -72,7 +79,7 @@ export async function exportNative(job: ExportJob, session: Session): Promise<Ex
       file = await OutputFile.create(target.temporaryPath);
       await file.write(layout.header);
       const tracker = new RowTracker();
-      for await (const row of native.rows()) {
+      for await (const row of native.rows({ reuseBuffers: true })) {
         signal.throwIfAborted();
         const place = tracker.place(row);
         const dtype = exportedDtype(row, job.dtype);
@@ -111,6 +118,15 @@ export async function exportNative(job: ExportJob, session: Session): Promise<Ex
   }
 }
 
+interface PieceShape {
+  readonly rows: number;
+  readonly cols: number;
+  readonly slabRows: number;
+  readonly dtype: ExportDtype;
+  readonly output: ArrayBuffer;
+}
+
+/** Rebuilds a row of the file piece by piece, each written as soon as it is done. */
 async function writeRow(
   row: NativeRow,
   { rows, cols }: RowPlace,
@@ -120,31 +136,47 @@ async function writeRow(
   session: Session,
   signal: AbortSignal,
 ): Promise<number> {
-  const { buffers } = session;
+  const { buffers, budget } = session;
   const storedDtype = row.storedDtype ?? row.dtype;
   if (isKept(row) && storedDtype === dtype) {
     await file.writeAt(row.data, byteOffset);
     return row.data.byteLength;
   }
-  const rowBytes = Math.max(1, (cols * DTYPES[dtype].bits) / 8);
-  const slabRows = Math.max(1, Math.min(rows, Math.floor(session.slabBytes / rowBytes)));
-  const output = buffers.take(rows * rowBytes);
-  const shape = { rows, cols, slabRows, dtype: dtype as ExportDtype, output };
-  const reply = isKept(row) ? await convert() : await rebuild();
-  await file.writeAt(new Uint8Array(reply.output, 0, reply.byteLength), byteOffset);
-  buffers.give(reply.input);
-  buffers.give(reply.output);
-  return reply.byteLength;
+  const rowBytes = (cols * DTYPES[dtype].bits) / 8;
+  const pieceRows = Math.max(1, Math.floor(PIECE_BYTES / Math.max(1, rowBytes)));
+  const slabRows = Math.max(1, Math.min(pieceRows, Math.floor(session.slabBytes / Math.max(1, rowBytes))));
+  const pieces = runInOrder(Math.ceil(rows / pieceRows), PIECES_PER_THREAD * session.threads, async (index) => {
+    const run = { firstRow: index * pieceRows, rows: Math.min(pieceRows, rows - index * pieceRows) };
+    const reserved = run.rows * rowBytes + Math.ceil((row.data.byteLength / rows) * run.rows);
+    if (reserved > budget.capacity) throw session.memoryError(`"${row.layerName}"`, 0, reserved - budget.capacity);
+    await budget.acquire(reserved, signal);
+    try {
+      const output = buffers.take(run.rows * rowBytes);
+      const shape = { rows: run.rows, cols, slabRows, dtype: dtype as ExportDtype, output };
+      const reply = isKept(row) ? await convert(shape, run) : await rebuild(shape, run);
+      await file.writeAt(new Uint8Array(reply.output, 0, reply.byteLength), byteOffset + run.firstRow * rowBytes);
+      buffers.give(reply.input);
+      buffers.give(reply.output);
+      return reply.byteLength;
+    } finally {
+      budget.release(reserved);
+    }
+  });
+  let byteCount = 0;
+  for await (const byteLength of pieces) byteCount += byteLength;
+  return byteCount;
 
-  function convert() {
-    const input = packKeptRow(row, buffers);
-    return session.run({ kind: "convert", ...shape, storedDtype, input }, [input, output], signal);
+  function convert(shape: PieceShape, run: RowRun) {
+    const storedRowBytes = (cols * DTYPES[storedDtype].bits) / 8;
+    const stored = { byteOffset: run.firstRow * storedRowBytes, byteLength: run.rows * storedRowBytes };
+    const input = packKeptRow(row, buffers, stored);
+    return session.run({ kind: "convert", ...shape, storedDtype, input }, [input, shape.output], signal);
   }
 
-  function rebuild() {
-    const { buffer: input, parts, stored, equalizationScales } = packRow(row, buffers);
+  function rebuild(shape: PieceShape, run: RowRun) {
+    const { buffer: input, parts, stored, equalizationScales } = packRow(row, buffers, run);
     const task = { kind: "rebuild", ...shape, stored, parts, equalizationScales, input } as const;
-    return session.run(task, [input, output], signal);
+    return session.run(task, [input, shape.output], signal);
   }
 }
 

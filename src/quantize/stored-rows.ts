@@ -52,9 +52,17 @@ export interface PackedRow {
   readonly equalizationScales: Float32Array | null;
 }
 
-export function packRow(row: NativeRow, buffers: BufferPool): PackedRow {
+/** Some rows of the 2-D view, counted from the first that a row of the file holds. */
+export interface RowRun {
+  readonly firstRow: number;
+  readonly rows: number;
+}
+
+/** @param run what of the row to pack; all of it where left out */
+export function packRow(row: NativeRow, buffers: BufferPool, run?: RowRun): PackedRow {
   const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes, ...rest } = toStoredChunk(row);
-  const parts: Parts = { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes };
+  const whole: Parts = { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes };
+  const parts = run === undefined ? whole : sliceParts(whole, rest.rows, run);
   const buffer = buffers.take(packedRowBytes(parts));
   const { bits, storageBits, groupSize, superGroupSize, scaleBits, zeroPointBits, isR2q, equalizationScales } = rest;
   return {
@@ -65,10 +73,18 @@ export function packRow(row: NativeRow, buffers: BufferPool): PackedRow {
   };
 }
 
-/** A kept row's bytes in one buffer of the pool. */
-export function packKeptRow(row: NativeRow, buffers: BufferPool): ArrayBuffer {
-  const buffer = buffers.take(row.data.byteLength);
-  new Uint8Array(buffer).set(row.data);
+/** Every part holds as much of each row, so a run of rows is a run of each part. */
+function sliceParts(parts: Parts, rows: number, run: RowRun): Parts {
+  const slice = (part: Uint8Array | Float32Array | null) =>
+    part?.subarray((part.length / rows) * run.firstRow, (part.length / rows) * (run.firstRow + run.rows)) ?? null;
+  return Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, slice(part)])) as unknown as Parts;
+}
+
+/** A kept row's bytes, or those of `run`, in one buffer of the pool. */
+export function packKeptRow(row: NativeRow, buffers: BufferPool, run?: { byteOffset: number; byteLength: number }) {
+  const bytes = run === undefined ? row.data : row.data.subarray(run.byteOffset, run.byteOffset + run.byteLength);
+  const buffer = buffers.take(bytes.byteLength);
+  new Uint8Array(buffer).set(bytes);
   return buffer;
 }
 

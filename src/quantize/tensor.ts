@@ -1,4 +1,6 @@
-/** One tensor in memory, quantized and rebuilt in one call each: the kernels without files, threads or plans. */
+/**
+ * One tensor in memory, quantized and rebuilt in one call each: the kernels without files, threads or plans.
+ */
 import { ArrowQuantError } from "../errors.js";
 import { type ChunkOutputs, ChunkQuantizer } from "../kernels/chunk-quantizer.js";
 import { ChunkRebuilder } from "../kernels/chunk-rebuilder.js";
@@ -68,10 +70,14 @@ export function quantizeTensor(weights: Float32Array, options: TensorOptions): Q
     quantizer.source(rowCount).set(bytesOf(weights.subarray(row * cols, (row + rowCount) * cols)));
     const bad = quantizer.quantize(rowCount);
     if (bad !== null) {
-      throw new ArrowQuantError("E_NONFINITE", `weight at row ${bad.row}, column ${bad.col} is ${bad.value}`, {
-        hint: "only finite weights up to 2^100 can be quantized",
-        details: { ...bad },
-      });
+      throw new ArrowQuantError(
+        "E_NONFINITE",
+        `weight at row ${bad.row}, column ${bad.col} is ${bad.value}`,
+        {
+          hint: "only finite weights up to 2^100 can be quantized",
+          details: { ...bad },
+        },
+      );
     }
   }
   const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes } = quantizer.outputs();
@@ -131,7 +137,10 @@ function checkShape(weights: Float32Array, shape: readonly number[]): void {
     throw new ArrowQuantError(
       "E_SHAPE",
       `shape [${shape.join(", ")}] has ${expected} elements, ${weights.length} are given`,
-      { hint: "give at least one element, and the shape they have", details: { shape, given: weights.length } },
+      {
+        hint: "give at least one element, and the shape they have",
+        details: { shape, given: weights.length },
+      },
     );
   }
 }

@@ -85,7 +85,7 @@ async function compareFile(
     meter.add(component.name, tensor.name, byteCount, layerCount),
   );
   try {
-    for await (const row of native.rows()) await comparer.add(row);
+    for await (const row of native.rows({ reuseBuffers: true })) await comparer.add(row);
     await comparer.settle();
   } finally {
     await comparer.close();

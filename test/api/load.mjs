@@ -1,11 +1,11 @@
 /**
  * Scenarios that need a process of their own, since they look at all of its memory, threads and handles.
  *
- *     node load.mjs SCENARIO JSON-of-its-options
+ *     node --expose-gc load.mjs SCENARIO JSON-of-its-options
  *
  * prints one JSON document.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { ArrowQuant } from "../../dist/index.js";
 
@@ -14,7 +14,6 @@ const MIB = 1024 * 1024;
 /** Threads of this process, as the kernel counts them. */
 const threadCount = () => readdirSync("/proc/self/task").length;
 const openFileCount = () => readdirSync("/proc/self/fd").length;
-const residentMib = () => Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))[1]) / 1024;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Waits until `look` returns `expected`: threads that were told to end take a moment. A test's time-out is the end. */
@@ -65,17 +64,23 @@ const SCENARIOS = {
     return { handles: [handles, process.getActiveResourcesInfo().length] };
   },
 
-  /** Many small jobs, ten at a time. */
+  /** Many small jobs, ten at a time; needs `node --expose-gc`. */
   async thousand({ count, input, folder, config }) {
     const aq = new ArrowQuant({ threads: 2, memory: 320 * MIB });
-    const resident = [];
+    const samples = [];
     for (let done = 0; done < count; done += 10) {
       const outputs = Array.from({ length: 10 }, (_, index) => join(folder, `thousand-${index}.parquet`));
       await Promise.all(outputs.map((output) => aq.quantize({ input, output, config })));
-      resident.push(residentMib());
+      if ((done + 10) % 100 > 0) continue;
+      // Finalizers of one collection free what the next one counts.
+      gc();
+      await turn();
+      gc();
+      const { heapUsed, external, rss } = process.memoryUsage();
+      samples.push({ heldMib: (heapUsed + external) / MIB, residentMib: rss / MIB });
     }
     await aq.dispose();
-    return { resident, heapMib: process.memoryUsage().heapUsed / MIB };
+    return { samples };
   },
 };
 

@@ -41,7 +41,13 @@ function makeWeights() {
   return { F32: new Uint8Array(floats.buffer), F16: narrow("F16"), BF16: narrow("BF16") };
 }
 
-const shapeOf = (sourceDtype, more) => ({ cols: COLS, slabRows: ROWS, sourceDtype, sourceScale: "none", ...more });
+const shapeOf = (sourceDtype, more) => ({
+  cols: COLS,
+  slabRows: ROWS,
+  sourceDtype,
+  sourceScale: "none",
+  ...more,
+});
 
 function specOf(method, bits, groupSize, codeBits, more = {}) {
   return {
@@ -80,7 +86,12 @@ function stored(weights, spec) {
   quantizer.quantize(ROWS);
   return {
     ...quantizer.outputs(),
-    ...{ bits: spec.bits, storageBits: spec.bits, groupSize: spec.groupSize, superGroupSize: spec.superGroupSize },
+    ...{
+      bits: spec.bits,
+      storageBits: spec.bits,
+      groupSize: spec.groupSize,
+      superGroupSize: spec.superGroupSize,
+    },
     ...{ scaleBits: spec.scaleBits, zeroPointBits: spec.method === "r2q" ? null : spec.zeroPointBits },
     ...{ isR2q: spec.method === "r2q", equalizationScales: null, rows: ROWS, cols: COLS },
   };
@@ -182,7 +193,8 @@ export function benchKernels({ runs = 21 } = {}) {
   console.log(`kernels, ${cpus()[0]?.model.trim()}, Node ${process.version}, median (best) of ${runs} runs`);
   console.log(`${"".padEnd(36)}${"SIMD M/s".padStart(16)}${"scalar M/s".padStart(16)}  ratio`);
   for (const [name, prepare] of Object.entries(makeCases(weights))) {
-    // Code is compiled anew for speed after it has run for a while, so each kernel warms up first, for its own time.
+    // Code is compiled anew for speed after it has run for a while, so each kernel warms up first, for its
+    // own time.
     const milliseconds = { simd: [], scalar: [] };
     for (const kernels of instances) {
       const run = prepare(kernels);
@@ -201,9 +213,11 @@ export function benchKernels({ runs = 21 } = {}) {
     const result = { name, simd: figures("simd"), scalar: figures("scalar"), aim: AIMS[name] ?? null };
     result.ratio = result.simd.median / result.scalar.median;
     results.push(result);
-    const cell = ({ median: middle, best }) => `${(middle / 1e6).toFixed(0)} (${(best / 1e6).toFixed(0)})`.padStart(16);
+    const cell = ({ median: middle, best }) =>
+      `${(middle / 1e6).toFixed(0)} (${(best / 1e6).toFixed(0)})`.padStart(16);
     const aim = result.aim === null ? "" : `   aim ${result.aim / 1e6}`;
-    console.log(`${name.padEnd(36)}${cell(result.simd)}${cell(result.scalar)}${result.ratio.toFixed(1).padStart(7)}${aim}`);
+    const ratio = result.ratio.toFixed(1).padStart(7);
+    console.log(`${name.padEnd(36)}${cell(result.simd)}${cell(result.scalar)}${ratio}${aim}`);
   }
   const report = { unit: "weights per second", rows: ROWS, cols: COLS, runs, kernels: results };
   mkdirSync(dirname(RESULTS), { recursive: true });

@@ -4,7 +4,7 @@
  *
  *   --count N      cases per format (100000)      --only FORMAT  one format
  *   --seed S       another run (1)                --case I       one case again
- *   --failures D   where inputs that failed go (fuzz-failures)
+ *   --failures D   where inputs that failed go (test/fuzz/failures)
  */
 import { parseArgs } from "node:util";
 import { FORMATS } from "./formats.mjs";
@@ -16,7 +16,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
     only: { type: "string" },
     case: { type: "string" },
-    failures: { type: "string", default: "fuzz-failures" },
+    failures: { type: "string", default: "test/fuzz/failures" },
   },
 });
 const names = FORMATS.map(({ name }) => name);

@@ -2,12 +2,53 @@
 
 /** Where programs that count have their edges. */
 export const BOUNDARIES = [
-  "-1", "0", "-0", "1", "2", "3", "7", "8", "63", "64", "65", "127", "128", "255", "256", "1023", "1025", "32767",
-  "65535", "65536", "2147483647", "2147483648", "4294967295", "4294967296", "9007199254740991", "9007199254740992",
-  "9007199254740993", "9223372036854775807", "9223372036854775808", "18446744073709551615", "18446744073709551616",
-  "99999999999999999999999999", "1e2", "1E400", "-1e-400", "0.5", "1.0", "00", "0x10", "1_000", "NaN", ".inf", "+1",
+  "-1",
+  "0",
+  "-0",
+  "1",
+  "2",
+  "3",
+  "7",
+  "8",
+  "63",
+  "64",
+  "65",
+  "127",
+  "128",
+  "255",
+  "256",
+  "1023",
+  "1025",
+  "32767",
+  "65535",
+  "65536",
+  "2147483647",
+  "2147483648",
+  "4294967295",
+  "4294967296",
+  "9007199254740991",
+  "9007199254740992",
+  "9007199254740993",
+  "9223372036854775807",
+  "9223372036854775808",
+  "18446744073709551615",
+  "18446744073709551616",
+  "99999999999999999999999999",
+  "1e2",
+  "1E400",
+  "-1e-400",
+  "0.5",
+  "1.0",
+  "00",
+  "0x10",
+  "1_000",
+  "NaN",
+  ".inf",
+  "+1",
 ]; // prettier-ignore
-const EDGE_BYTES = [0, 1, 2, 0x09, 0x0a, 0x0d, 0x20, 0x22, 0x27, 0x5b, 0x5c, 0x5d, 0x7b, 0x7d, 0x7f, 0x80, 0xc0, 0xef, 0xff];
+const EDGE_BYTES = [
+  0, 1, 2, 0x09, 0x0a, 0x0d, 0x20, 0x22, 0x27, 0x5b, 0x5c, 0x5d, 0x7b, 0x7d, 0x7f, 0x80, 0xc0, 0xef, 0xff,
+];
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|[A-Za-z_][\w.]*|[ \t]+|[\s\S]/g;
 
 const cut = (bytes, from, to, middle = Buffer.alloc(0)) =>
@@ -101,19 +142,32 @@ const TEXT_STEPS = [
     const places = tokens.flatMap((token, index) => (/^-?\d/.test(token) ? [index] : []));
     if (places.length === 0) return;
     const at = random.pick(places);
-    tokens[at] = random.chance(0.5) ? random.pick(BOUNDARIES) : String(Number(tokens[at]) + random.pick([-8, -1, 1, 8]));
+    tokens[at] = random.chance(0.5)
+      ? random.pick(BOUNDARIES)
+      : String(Number(tokens[at]) + random.pick([-8, -1, 1, 8]));
   },
   function tweakString(random, tokens) {
     const places = tokens.flatMap((token, index) => (/^["\w]/.test(token) ? [index] : []));
     if (places.length === 0) return;
     const at = random.pick(places);
     const changed = [...tokens[at]];
-    changed.splice(random.below(changed.length), random.below(2), random.pick(["\\u0000", "\\ud800", "é", "\u202e", "\\", ".", "x"]));
+    changed.splice(
+      random.below(changed.length),
+      random.below(2),
+      random.pick(["\\u0000", "\\ud800", "é", "\u202e", "\\", ".", "x"]),
+    );
     tokens[at] = changed.join("");
   },
   function nest(random, tokens) {
     const depth = random.chance(0.9) ? 1 + random.below(5) : random.below(3000);
-    const [open, close] = random.pick([["[", "]"], ["{", "}"], ['{"a":', "}"], ["- ", ""], ["? ", ""], ["&a [", "]"]]);
+    const [open, close] = random.pick([
+      ["[", "]"],
+      ["{", "}"],
+      ['{"a":', "}"],
+      ["- ", ""],
+      ["? ", ""],
+      ["&a [", "]"],
+    ]);
     const at = random.below(tokens.length);
     tokens[at] = open.repeat(depth) + tokens[at] + close.repeat(random.chance(0.8) ? depth : 0);
   },
@@ -142,4 +196,65 @@ export function repeatSteps(random, value, step) {
   do changed = step(changed);
   while (random.chance(0.45));
   return changed;
+}
+
+/** Whole numbers of `BOUNDARIES` that JSON can carry. */
+const NUMBERS = BOUNDARIES.map(Number).filter((value) => Number.isFinite(value));
+
+/** Every value below `root` as its holder and key. */
+function listPlaces(root, places = []) {
+  for (const key of Object.keys(root)) {
+    places.push([root, key]);
+    if (typeof root[key] === "object" && root[key] !== null) listPlaces(root[key], places);
+  }
+  return places;
+}
+
+const TREE_STEPS = [
+  function remove(_, [holder, key]) {
+    if (Array.isArray(holder)) holder.splice(Number(key), 1);
+    else delete holder[key];
+  },
+  function tweakNumber(random, [holder, key]) {
+    const value = holder[key];
+    holder[key] =
+      typeof value === "number" && random.chance(0.7)
+        ? value + random.pick([-64, -4, -1, 1, 4, 64])
+        : random.pick(NUMBERS);
+  },
+  function copyValue(_, [holder, key], [otherHolder, otherKey]) {
+    holder[key] = structuredClone(otherHolder[otherKey]);
+  },
+  function swapValues(_, [holder, key], [otherHolder, otherKey]) {
+    const [a, b] = [holder[key], otherHolder[otherKey]].map((value) => structuredClone(value));
+    holder[key] = b;
+    otherHolder[otherKey] = a;
+  },
+  function addMember(random, [holder, key], [, otherKey]) {
+    const value = structuredClone(holder[key]);
+    if (Array.isArray(holder)) holder.splice(random.below(holder.length + 1), 0, value);
+    else holder[random.chance(0.5) ? otherKey : `${key}.${random.pick(["a", "weight_scale", "qweight"])}`] = value;
+  },
+  function replaceValue(random, [holder, key], _, dictionary) {
+    const text = random.pick(dictionary);
+    try {
+      holder[key] = JSON.parse(text);
+    } catch {
+      holder[key] = text;
+    }
+  },
+];
+
+/** One step on the tree that a JSON text stands for: what comes of it is still JSON. Other text stays as it is. */
+export function mutateJson(random, bytes, dictionary) {
+  let root;
+  try {
+    root = JSON.parse(bytes.toString());
+  } catch {
+    return bytes;
+  }
+  const places = typeof root === "object" && root !== null ? listPlaces(root) : [];
+  if (places.length === 0) return bytes;
+  random.pick(TREE_STEPS)(random, random.pick(places), random.pick(places), dictionary);
+  return Buffer.from(JSON.stringify(root));
 }

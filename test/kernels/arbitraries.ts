@@ -44,7 +44,10 @@ export function weights(count: number): fc.Arbitrary<Float32Array> {
     { weight: 4, arbitrary: between(-1, 1) },
     { weight: 2, arbitrary: fc.int8Array(size).map((k) => Float32Array.from(k, (each) => each / 64)) },
     { weight: 1, arbitrary: fc.boolean().map((negative) => new Float32Array(count).fill(negative ? -0 : 0)) },
-    { weight: 1, arbitrary: fc.integer({ min: -99, max: 99 }).map((k) => new Float32Array(count).fill(k / 30)) },
+    {
+      weight: 1,
+      arbitrary: fc.integer({ min: -99, max: 99 }).map((k) => new Float32Array(count).fill(k / 30)),
+    },
     { weight: 1, arbitrary: between(0, 2) },
     { weight: 1, arbitrary: between(-2, 0) },
     { weight: 1, arbitrary: between(-(2 ** -120), 2 ** -120) },
@@ -52,7 +55,9 @@ export function weights(count: number): fc.Arbitrary<Float32Array> {
     { weight: 1, arbitrary: between(-(2 ** 100), 2 ** 100) },
     {
       weight: 1,
-      arbitrary: between(-1, 1).map((row) => row.map((w, i) => (i % 37 === 5 ? w * 2 ** 90 : i % 5 === 0 ? 0 : w))),
+      arbitrary: between(-1, 1).map((row) =>
+        row.map((w, i) => (i % 37 === 5 ? w * 2 ** 90 : i % 5 === 0 ? 0 : w)),
+      ),
     },
   );
 }
@@ -63,7 +68,9 @@ export const shapes = fc.oneof(
 );
 
 export function tensors(methods: readonly MethodName[]) {
-  return fc.record({ spec: specs(methods), shape: shapes }).chain(({ spec, shape }) =>
-    weights(shape.rows * shape.cols).map((values) => ({ spec, ...shape, values })),
-  );
+  return fc
+    .record({ spec: specs(methods), shape: shapes })
+    .chain(({ spec, shape }) =>
+      weights(shape.rows * shape.cols).map((values) => ({ spec, ...shape, values })),
+    );
 }

@@ -5,7 +5,17 @@ import { METHODS } from "../../dist/quantize/methods/index.js";
 import type { Dtype } from "../../dist/tensor/dtype.js";
 import type { MethodName } from "../../dist/tensor/layout.js";
 import { tensors } from "./arbitraries.js";
-import { KERNEL_BUILDS, bytesOf, compare, floatSource, gaussians, quantize, rebuild, specOf, storedOf } from "./harness.js";
+import {
+  KERNEL_BUILDS,
+  bytesOf,
+  compare,
+  floatSource,
+  gaussians,
+  quantize,
+  rebuild,
+  specOf,
+  storedOf,
+} from "./harness.js";
 import { encodeFloat } from "./reference.js";
 
 const methods = Object.keys(METHODS) as MethodName[];
@@ -17,7 +27,7 @@ describe.each(methods)("%s", (method) => {
         const source = floatSource(values, cols);
         expect(quantize("simd", source, spec)).toEqual(quantize("scalar", source, spec));
       }),
-      { numRuns: 300 },
+      { numRuns: 150 },
     );
   });
 
@@ -31,29 +41,39 @@ describe.each(methods)("%s", (method) => {
         expect(rebuilt.every(Number.isFinite)).toBe(true);
         expect(Object.values(found.sums).every(Number.isFinite)).toBe(true);
       }),
-      { numRuns: 300 },
+      { numRuns: 150 },
     );
   });
 
   it.each(KERNEL_BUILDS)("does not depend on slabs, %s", (build) => {
     fc.assert(
-      fc.property(tensors([method]), fc.integer({ min: 1, max: 3 }), ({ spec, rows, cols, values }, slabRows) => {
-        const source = floatSource(values, cols);
-        expect(quantize(build, source, spec, Math.min(slabRows, rows))).toEqual(quantize(build, source, spec));
-      }),
-      { numRuns: 60 },
+      fc.property(
+        tensors([method]),
+        fc.integer({ min: 1, max: 3 }),
+        ({ spec, rows, cols, values }, slabRows) => {
+          const source = floatSource(values, cols);
+          expect(quantize(build, source, spec, Math.min(slabRows, rows))).toEqual(
+            quantize(build, source, spec),
+          );
+        },
+      ),
+      { numRuns: 40 },
     );
   });
 
   it.each(KERNEL_BUILDS)("compares to the very sums it measured, %s", (build) => {
     fc.assert(
-      fc.property(tensors([method]), fc.integer({ min: 1, max: 3 }), ({ spec, rows, cols, values }, slabRows) => {
-        const source = floatSource(values, cols);
-        const found = quantize(build, source, spec);
-        const stored = storedOf(found, spec, rows, cols);
-        expect(compare(build, stored, source, Math.min(slabRows, rows))).toEqual(found.sums);
-      }),
-      { numRuns: 150 },
+      fc.property(
+        tensors([method]),
+        fc.integer({ min: 1, max: 3 }),
+        ({ spec, rows, cols, values }, slabRows) => {
+          const source = floatSource(values, cols);
+          const found = quantize(build, source, spec);
+          const stored = storedOf(found, spec, rows, cols);
+          expect(compare(build, stored, source, Math.min(slabRows, rows))).toEqual(found.sums);
+        },
+      ),
+      { numRuns: 80 },
     );
   });
 

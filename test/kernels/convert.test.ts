@@ -27,21 +27,29 @@ describe.each(KERNEL_BUILDS)("conversion, %s", (build) => {
     expect(comparable(found)).toEqual(comparable(expected));
   });
 
-  it.each(["F16", "BF16", "F8_E5M2", "F8_E4M3"] as const)("reads ragged rows of %s anywhere among them", (dtype) => {
-    const [exponentBits, mantissaBits] = IEEE[dtype];
-    const ofBytes = exponentBits + mantissaBits === 15 ? fc.uint16Array : fc.uint8Array;
-    fc.assert(
-      fc.property(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 70 }), fc.gen(), (rows, cols, gen) => {
-        const raw = gen(ofBytes, { minLength: rows * cols, maxLength: rows * cols });
-        const source = { rows, cols, dtype, bytes: bytesOf(raw) };
-        const expected = Float32Array.from(raw, (code) =>
-          decodeFloat(code, exponentBits, mantissaBits, dtype === "F8_E4M3"),
-        );
-        const found = new Float32Array(convert(build, source, "F32").buffer);
-        expect(comparable(found)).toEqual(comparable(expected));
-      }),
-    );
-  });
+  it.each(["F16", "BF16", "F8_E5M2", "F8_E4M3"] as const)(
+    "reads ragged rows of %s anywhere among them",
+    (dtype) => {
+      const [exponentBits, mantissaBits] = IEEE[dtype];
+      const ofBytes = exponentBits + mantissaBits === 15 ? fc.uint16Array : fc.uint8Array;
+      fc.assert(
+        fc.property(
+          fc.integer({ min: 1, max: 3 }),
+          fc.integer({ min: 1, max: 70 }),
+          fc.gen(),
+          (rows, cols, gen) => {
+            const raw = gen(ofBytes, { minLength: rows * cols, maxLength: rows * cols });
+            const source = { rows, cols, dtype, bytes: bytesOf(raw) };
+            const expected = Float32Array.from(raw, (code) =>
+              decodeFloat(code, exponentBits, mantissaBits, dtype === "F8_E4M3"),
+            );
+            const found = new Float32Array(convert(build, source, "F32").buffer);
+            expect(comparable(found)).toEqual(comparable(expected));
+          },
+        ),
+      );
+    },
+  );
 
   it("rounds F64 to the nearest float32", () => {
     fc.assert(
@@ -119,14 +127,25 @@ describe.each(KERNEL_BUILDS)("conversion, %s", (build) => {
     const beyond = { F16: [65519.99, 65520, 1e6], BF16: [3.39e38, 3.4e38] }[dtype];
     const near = fc.constantFrom(largest, ...beyond, Infinity, 0, -0, 2 ** -24, 2 ** -25, 2 ** -26, 6.1e-5);
     fc.assert(
-      fc.property(fc.array(fc.oneof(fc.float(), near, near.map((x) => -x)), { minLength: 1, maxLength: 40 }), (xs) => {
-        const floats = Float32Array.from(xs);
-        const found = new Uint16Array(convert(build, floatSource(floats, floats.length), dtype).buffer);
-        floats.forEach((x, i) => {
-          if (Number.isNaN(x)) expect(decodeFloat(found[i] as number, exponentBits, mantissaBits, false)).toBeNaN();
-          else expect(found[i]).toBe(encodeFloat(x, exponentBits, mantissaBits));
-        });
-      }),
+      fc.property(
+        fc.array(
+          fc.oneof(
+            fc.float(),
+            near,
+            near.map((x) => -x),
+          ),
+          { minLength: 1, maxLength: 40 },
+        ),
+        (xs) => {
+          const floats = Float32Array.from(xs);
+          const found = new Uint16Array(convert(build, floatSource(floats, floats.length), dtype).buffer);
+          floats.forEach((x, i) => {
+            if (Number.isNaN(x))
+              expect(decodeFloat(found[i] as number, exponentBits, mantissaBits, false)).toBeNaN();
+            else expect(found[i]).toBe(encodeFloat(x, exponentBits, mantissaBits));
+          });
+        },
+      ),
       { numRuns: 400 },
     );
   });

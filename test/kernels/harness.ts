@@ -69,7 +69,9 @@ function feed(source: SourceTensor, into: SlabReader, row: number, rowCount: num
   const rowBytes = (source.cols * DTYPES[source.dtype].bits) / 8;
   into.source(rowCount).set(source.bytes.subarray(row * rowBytes, (row + rowCount) * rowBytes));
   if (source.scales !== undefined) {
-    into.sourceScales().set(source.scales.length === 1 ? source.scales : source.scales.subarray(row, row + rowCount));
+    into
+      .sourceScales()
+      .set(source.scales.length === 1 ? source.scales : source.scales.subarray(row, row + rowCount));
   }
 }
 
@@ -94,7 +96,8 @@ export function quantize(
     const rowCount = Math.min(slabRows, rows - row);
     feed(source, quantizer, row, rowCount);
     const bad = quantizer.quantize(rowCount);
-    if (bad !== null) throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
+    if (bad !== null)
+      throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
   }
   const outputs = quantizer.outputs();
   return {
@@ -163,7 +166,8 @@ export function compare(
     const rowCount = Math.min(slabRows, stored.rows - row);
     feed(source, rebuilder, row, rowCount);
     const bad = rebuilder.compare(rowCount);
-    if (bad !== null) throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
+    if (bad !== null)
+      throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
   }
   return rebuilder.sums();
 }

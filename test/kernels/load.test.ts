@@ -112,7 +112,13 @@ describe("the arena", () => {
   it("grows in the middle of a thread's life without harm to what comes after", () => {
     const kernels = loadKernels();
     const before = kernels.arena.committedBytes;
-    const shape = { rows: 1, cols: 200_000, slabRows: 1, dtype: "F32" as const, sourceScale: "none" as const };
+    const shape = {
+      rows: 1,
+      cols: 200_000,
+      slabRows: 1,
+      dtype: "F32" as const,
+      sourceScale: "none" as const,
+    };
     const quantizer = new ChunkQuantizer(kernels, findMethod("rtn"), specOf(), shape);
     expect(kernels.arena.committedBytes).toBeGreaterThan(before);
     const values = gaussians(200_000, 2);

@@ -1,4 +1,6 @@
-/** rtn against another implementation's codes, scales and zero points of real weights (shared/models/parity). */
+/**
+ * rtn against another implementation's codes, scales and zero points of real weights (shared/models/parity).
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { KERNEL_BUILDS, floatSource, quantize, specOf } from "./harness.js";
@@ -23,7 +25,10 @@ function openSafetensors(url: URL) {
     const entry = header[name];
     if (entry === undefined) throw new Error(`no tensor ${name}`);
     const [begin, end] = entry.data_offsets;
-    return { shape: entry.shape, bytes: new Uint8Array(file.subarray(8 + headerLength + begin, 8 + headerLength + end)) };
+    return {
+      shape: entry.shape,
+      bytes: new Uint8Array(file.subarray(8 + headerLength + begin, 8 + headerLength + end)),
+    };
   };
 }
 
@@ -45,7 +50,8 @@ describe.skipIf(!present)("rtn beside another implementation (skipped where ../s
         floatSource(new Float32Array(weight.bytes.buffer), cols),
         specOf({ bits, groupSize: 64 }),
       );
-      const floats = (part: string) => new Float32Array(reference(`${layer}.rtn.b${bits}.g64.${part}`).bytes.buffer);
+      const floats = (part: string) =>
+        new Float32Array(reference(`${layer}.rtn.b${bits}.g64.${part}`).bytes.buffer);
       expect(found.scales).toEqual(floats("scale"));
       expect(found.zeroPoints).toEqual(floats("zero"));
       const codes = Uint8Array.from(unpackBits(found.data, rows * cols, bits));

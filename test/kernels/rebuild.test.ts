@@ -39,7 +39,9 @@ const chunks = fc
     const packed = (all: Uint8Array, perRow: number, width: number) =>
       new Uint8Array(
         Buffer.concat(
-          Array.from({ length: rows }, (_, row) => packBits(all.subarray(row * perRow, (row + 1) * perRow), width)),
+          Array.from({ length: rows }, (_, row) =>
+            packBits(all.subarray(row * perRow, (row + 1) * perRow), width),
+          ),
         ),
       );
     return fc
@@ -117,7 +119,9 @@ describe.each(KERNEL_BUILDS)("rebuilding, %s", (build) => {
         expect(rebuild(build, stored, "F32", 1)).toEqual(bytesOf(expected));
         const narrow = new Uint16Array(rebuild(build, stored, dtype, 2 <= stored.rows ? 2 : 1).buffer);
         const [exponentBits, mantissaBits] = dtype === "F16" ? [5, 10] : [8, 7];
-        expect(narrow).toEqual(Uint16Array.from(expected, (w) => encodeFloat(w, exponentBits as number, mantissaBits as number)));
+        expect(narrow).toEqual(
+          Uint16Array.from(expected, (w) => encodeFloat(w, exponentBits as number, mantissaBits as number)),
+        );
       }),
       { numRuns: 60 },
     );

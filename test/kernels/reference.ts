@@ -1,6 +1,6 @@
 /**
- * DESIGN.md and FORMAT.md again in plain JavaScript, slow and independent of the kernels: numbers are doubles, and
- * every step that the documents call a float32 operation is rounded by Math.fround.
+ * DESIGN.md and FORMAT.md again in plain JavaScript, slow and independent of the kernels: numbers are
+ * doubles, and every step that the documents call a float32 operation is rounded by Math.fround.
  */
 import type { QuantSpec } from "../../dist/tensor/layout.js";
 
@@ -43,7 +43,8 @@ export function encodeFloat(x: number, exponentBits: number, mantissaBits: numbe
   let exponent = 1 - bias;
   while (magnitude >= 2 ** (exponent + 1)) exponent += 1;
   const units = roundEven(magnitude / 2 ** (exponent - mantissaBits));
-  // `units` counts from zero in steps of the last mantissa bit; a carry moves on to the next exponent by itself.
+  // `units` counts from zero in steps of the last mantissa bit; a carry moves on to the next exponent by
+  // itself.
   const code = (exponent - 1 + bias) * 2 ** mantissaBits + units;
   return sign + Math.min(code, infinity);
 }

@@ -2,7 +2,16 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { rowLayout } from "../../dist/tensor/layout.js";
 import { tensors } from "./arbitraries.js";
-import { KERNEL_BUILDS, bytesOf, floatSource, gaussians, quantize, rebuildFloats, specOf, storedOf } from "./harness.js";
+import {
+  KERNEL_BUILDS,
+  bytesOf,
+  floatSource,
+  gaussians,
+  quantize,
+  rebuildFloats,
+  specOf,
+  storedOf,
+} from "./harness.js";
 import { packBits, referenceRtn, unpackBits } from "./reference.js";
 
 const bits = (floats: Float32Array) => new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
@@ -57,7 +66,9 @@ describe.each(KERNEL_BUILDS)("rtn, %s", (build) => {
         rebuilt.forEach((v, i) => {
           const group = Math.floor(i / 130) * 5 + Math.floor((i % 130) / 32);
           const w = values[i] as number;
-          expect(Math.abs(w - v)).toBeLessThanOrEqual((found.scales[group] as number) * (0.5 + 2 ** (width - 22)));
+          expect(Math.abs(w - v)).toBeLessThanOrEqual(
+            (found.scales[group] as number) * (0.5 + 2 ** (width - 22)),
+          );
         });
       }),
     );

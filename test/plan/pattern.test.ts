@@ -95,38 +95,17 @@ describe("a pattern", () => {
     const { pattern } = fc.letrec<{ pattern: string; unit: string }>((tie) => ({
       unit: fc.oneof(
         { maxDepth: 4 },
-        fc.constantFrom(
-          "a",
-          "b",
-          "\\.",
-          ".",
-          "\\d",
-          "\\w",
-          "[ab]",
-          "[^a]",
-          "[.\\d]",
-          "^",
-          "$",
-          "\\b",
-          "\\B",
-          "0",
-        ),
+        fc.constantFrom("a", "b", "\\.", ".", "\\d", "\\w", "[ab]", "[^a]", "[.\\d]", "^", "$", "\\b", "\\B", "0"),
         tie("pattern").map((inner) => `(${inner})`),
         tie("pattern").map((inner) => `(?:${inner})`),
       ),
       pattern: fc
-        .array(
-          fc.tuple(
-            tie("unit"),
-            fc.constantFrom("", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,1}?", "*?", "|"),
-          ),
-          { maxLength: 4 },
-        )
+        .array(fc.tuple(tie("unit"), fc.constantFrom("", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,1}?", "*?", "|")), {
+          maxLength: 4,
+        })
         .map((parts) =>
           // RegExp refuses to repeat `^`, `$` and `\b`.
-          parts
-            .map(([unit, quantifier]) => (/^(?:\^|\$|\\[bB])$/.test(unit) ? unit : unit + quantifier))
-            .join(""),
+          parts.map(([unit, quantifier]) => (/^(?:\^|\$|\\[bB])$/.test(unit) ? unit : unit + quantifier)).join(""),
         ),
     }));
     const name = fc.string({ unit: fc.constantFrom("a", "b", ".", "0", "-", "é"), maxLength: 10 });

@@ -7,7 +7,14 @@ import { gaussians } from "../kernels/harness.js";
 describe("quantizeTensor", () => {
   it("does what profile local does where nothing is said", () => {
     const found = quantizeTensor(gaussians(8 * 2048, 1), { shape: [8, 2048] });
-    expect(found.spec).toMatchObject({ bits: 4, groupSize: 128, method: "hqq", scaleBits: 6, zeroPointBits: 6, superGroupSize: 1024 });
+    expect(found.spec).toMatchObject({
+      bits: 4,
+      groupSize: 128,
+      method: "hqq",
+      scaleBits: 6,
+      zeroPointBits: 6,
+      superGroupSize: 1024,
+    });
     expect(found.data.length).toBe(8 * 1024);
     expect(found.scales.length).toBe(8 * 2);
     expect(found.scaleCodes?.length).toBe(8 * 12);
@@ -38,7 +45,13 @@ describe("quantizeTensor", () => {
   it("goes slab by slab through tensors larger than a slab", () => {
     const weights = gaussians(300 * 2000, 2);
     const float = { scaleBits: null, zeroPointBits: null };
-    const found = quantizeTensor(weights, { shape: [300, 2000], method: "rtn", bits: 8, groupSize: 64, ...float });
+    const found = quantizeTensor(weights, {
+      shape: [300, 2000],
+      method: "rtn",
+      bits: 8,
+      groupSize: 64,
+      ...float,
+    });
     const rebuilt = rebuildTensor(found);
     const worst = weights.reduce((most, w, i) => Math.max(most, Math.abs(w - (rebuilt[i] as number))), 0);
     expect(worst).toBe(found.metrics.maxAbsError);
@@ -46,11 +59,31 @@ describe("quantizeTensor", () => {
   });
 
   it.each<[string, () => unknown, string, RegExp]>([
-    ["a shape of one dimension", () => quantizeTensor(new Float32Array(4), { shape: [4] }), "E_SHAPE", /\[4\]/],
-    ["a shape of another size", () => quantizeTensor(new Float32Array(5), { shape: [2, 3] }), "E_SHAPE", /6 elements, 5/],
+    [
+      "a shape of one dimension",
+      () => quantizeTensor(new Float32Array(4), { shape: [4] }),
+      "E_SHAPE",
+      /\[4\]/,
+    ],
+    [
+      "a shape of another size",
+      () => quantizeTensor(new Float32Array(5), { shape: [2, 3] }),
+      "E_SHAPE",
+      /6 elements, 5/,
+    ],
     ["no elements", () => quantizeTensor(new Float32Array(0), { shape: [0, 3] }), "E_SHAPE", /0 elements/],
-    ["a group size", () => quantizeTensor(new Float32Array(4), { shape: [2, 2], groupSize: 7 }), "E_CONFIG", /7/],
-    ["NaN", () => quantizeTensor(Float32Array.of(1, 2, 3, NaN), { shape: [2, 2] }), "E_NONFINITE", /row 1, column 1 is NaN/],
+    [
+      "a group size",
+      () => quantizeTensor(new Float32Array(4), { shape: [2, 2], groupSize: 7 }),
+      "E_CONFIG",
+      /7/,
+    ],
+    [
+      "NaN",
+      () => quantizeTensor(Float32Array.of(1, 2, 3, NaN), { shape: [2, 2] }),
+      "E_NONFINITE",
+      /row 1, column 1 is NaN/,
+    ],
   ])("refuses %s", (_, work, code, message) => {
     expect(work).toThrow(message);
     try {

@@ -37,12 +37,19 @@ export interface NativeFile {
   rowHeaders(): AsyncIterableIterator<NativeRowHeader>;
   /**
    * Every row, or those of some row groups, with lengths and checksums verified; over the whole file also
-   * that chunks are complete and in order. A row's buffers are views of one buffer per row group.
+   * that chunks are complete and in order. A row's buffers are views of one buffer per row group; with
+   * `reuseBuffers` the next row group is read into the same one, so that reading leaves no garbage.
    */
-  rows(options?: { readonly rowGroups?: readonly number[] }): AsyncIterableIterator<NativeRow>;
+  rows(options?: RowsOptions): AsyncIterableIterator<NativeRow>;
   readRowGroup(index: number): Promise<NativeRow[]>;
   /** Frees what the file holds in memory; it is open only while something is read. */
   close(): void;
+}
+
+export interface RowsOptions {
+  readonly rowGroups?: readonly number[];
+  /** A row is then good only until the next one is asked for. */
+  readonly reuseBuffers?: boolean;
 }
 
 interface FooterPlace {
@@ -198,6 +205,8 @@ class OpenNativeFile implements NativeFile {
   readonly #decode: Decode;
   /** Memory of the row group read last, for the next. */
   #scratch: Uint8Array | null = null;
+  /** Memory of the codes read last, where they may be overwritten. */
+  #bulk: Uint8Array | null = null;
 
   constructor(path: string, kind: FileKind, place: FooterPlace, decode: Decode) {
     this.path = path;
@@ -232,7 +241,7 @@ class OpenNativeFile implements NativeFile {
     sequence.end();
   }
 
-  async *rows(options: { readonly rowGroups?: readonly number[] } = {}): AsyncIterableIterator<NativeRow> {
+  async *rows(options: RowsOptions = {}): AsyncIterableIterator<NativeRow> {
     if (options.rowGroups !== undefined) {
       for (const rowGroup of options.rowGroups) yield* await this.readRowGroup(rowGroup);
       return;
@@ -240,7 +249,7 @@ class OpenNativeFile implements NativeFile {
     const sequence = new ChunkSequence();
     let rowCount = 0;
     for (let rowGroup = 0; rowGroup < this.rowGroupCount; rowGroup++) {
-      for (const row of await this.#readRows(rowGroup)) {
+      for (const row of await this.#readRows(rowGroup, options.reuseBuffers)) {
         sequence.next(row, checkRow(row, this.kind));
         rowCount += 1;
         yield row;
@@ -261,14 +270,19 @@ class OpenNativeFile implements NativeFile {
   close(): void {
     this.#place = null;
     this.#scratch = null;
+    this.#bulk = null;
   }
 
-  async #readRows(rowGroup: number): Promise<NativeRow[]> {
-    const rows = await this.#read(rowGroup, FILE_KINDS[this.kind]);
+  async #readRows(rowGroup: number, reuseBuffers = false): Promise<NativeRow[]> {
+    const rows = await this.#read(rowGroup, FILE_KINDS[this.kind], reuseBuffers);
     return rows.map((values) => this.#complete(values) as NativeRow);
   }
 
-  async #read(rowGroup: number, columns: readonly Column[]): Promise<Record<string, unknown>[]> {
+  async #read(
+    rowGroup: number,
+    columns: readonly Column[],
+    reuseBuffers = false,
+  ): Promise<Record<string, unknown>[]> {
     const place = this.#place;
     if (place === null) throw new ArrowQuantError("E_INTERNAL", `"${this.path}" is read after it was closed`);
     const what = `"${this.path}", row group ${rowGroup}`;
@@ -284,8 +298,13 @@ class OpenNativeFile implements NativeFile {
         this.#scratch = null;
         return scratch !== null && scratch.length >= byteLength ? scratch : new Uint8Array(byteLength);
       };
+      const allocateBulk = (byteLength: number): Uint8Array => {
+        if (!reuseBuffers) return new Uint8Array(Buffer.allocUnsafeSlow(byteLength).buffer);
+        if (this.#bulk === null || this.#bulk.length < byteLength) this.#bulk = new Uint8Array(byteLength);
+        return this.#bulk;
+      };
       const { footer, dataEnd } = place;
-      const parts = await readRowGroupParts({ file, footer, dataEnd }, rowGroup, names, allocate);
+      const parts = await readRowGroupParts({ file, footer, dataEnd }, rowGroup, names, allocate, allocateBulk);
       const { bulkValues } = parts;
       const decoded = bulkValues === null ? columns : columns.filter(({ name }) => name !== BULK_COLUMN);
       const rows = this.#decode(parts.file, decoded, what);

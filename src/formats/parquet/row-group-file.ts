@@ -145,9 +145,10 @@ async function readBulk(
   rowCount: number,
   source: RowGroupSource,
   what: string,
+  allocate: (byteLength: number) => Uint8Array,
 ): Promise<Uint8Array[]> {
   const start = locateChunk(chunk, source, what);
-  const pages = new Uint8Array(Buffer.allocUnsafeSlow(chunk.compressedBytes).buffer);
+  const pages = allocate(chunk.compressedBytes).subarray(0, chunk.compressedBytes);
   await readExactly(source.file, pages, start);
   const values = splitBinaries(pages, chunk, column.nullable, what);
   if (values.length !== rowCount) {
@@ -165,6 +166,7 @@ async function readBulk(
 /**
  * Reads the columns `names` of row group `index`.
  * @param allocate gives at least so many bytes, with any content
+ * @param allocateBulk the same for the values of the bulk column, which are views of what it gives
  * @throws E_NATIVE, E_TRUNCATED where the parts do not fit together, E_LIMIT where they are too large
  */
 export async function readRowGroupParts(
@@ -172,6 +174,7 @@ export async function readRowGroupParts(
   index: number,
   names: ReadonlySet<string>,
   allocate: (byteLength: number) => Uint8Array,
+  allocateBulk: (byteLength: number) => Uint8Array,
 ): Promise<RowGroupParts> {
   const { file, footer } = source;
   const what = `"${file.path}", row group ${index}`;
@@ -184,7 +187,7 @@ export async function readRowGroupParts(
   const bulkValues =
     bulk === undefined
       ? null
-      : await readBulk(bulk, chunksOf(bulk)[0] as ColumnChunk, rowCount, source, what);
+      : await readBulk(bulk, chunksOf(bulk)[0] as ColumnChunk, rowCount, source, what, allocateBulk);
 
   const columns = asked.filter((column) => column !== bulk);
   const { placed, end } = placeChunks(columns.flatMap(chunksOf), source, what);

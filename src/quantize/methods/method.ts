@@ -1,7 +1,13 @@
 /** What a quantization method is to the rest of the program, and what a spec must hold. */
 import { ArrowQuantError } from "../../errors.js";
 import type { RowQuantizer } from "../../kernels/exports.js";
-import { BIT_WIDTHS, MAX_GROUP_SIZE, type MethodName, MIN_GROUP_SIZE, type QuantSpec } from "../../tensor/layout.js";
+import {
+  BIT_WIDTHS,
+  MAX_GROUP_SIZE,
+  type MethodName,
+  MIN_GROUP_SIZE,
+  type QuantSpec,
+} from "../../tensor/layout.js";
 
 /** One way to choose codes, scales and zero points. */
 export interface Method extends RowQuantizer {
@@ -45,7 +51,10 @@ export function checkSpec(spec: QuantSpec): void {
     throw new ArrowQuantError(
       "E_CONFLICT",
       `super-group size ${superGroupSize} is not a multiple of group size ${groupSize}`,
-      { hint: `try ${Math.ceil(superGroupSize / groupSize) * groupSize}`, details: { groupSize, superGroupSize } },
+      {
+        hint: `try ${Math.ceil(superGroupSize / groupSize) * groupSize}`,
+        details: { groupSize, superGroupSize },
+      },
     );
   }
 }

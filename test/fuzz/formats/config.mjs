@@ -16,10 +16,38 @@ export const YAML_DICTIONARY = [
   ...BOUNDARIES,
   ...CONFIG_KEYS,
   ...CONFIG_KEYS.map((key) => `\n${key}: `),
-  ...["\n", "\n  ", "\n- ", ": ", "- ", "? ", ", ", "{", "}", "[", "]", "#", "&a ", "*a", "<<: *a", "!!binary ", "!!set "],
+  ...[
+    "\n",
+    "\n  ",
+    "\n- ",
+    ": ",
+    "- ",
+    "? ",
+    ", ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "#",
+    "&a ",
+    "*a",
+    "<<: *a",
+    "!!binary ",
+    "!!set ",
+  ],
   ...["!!float ", "!x ", "---\n", "...\n", "%YAML 1.1\n", "| \n  a", ">-\n  b", '"', "'", "\t", "\r\n", "\ufeff", "\\"],
   ...["null", "~", "true", "no", "none", "auto", "image", "512MiB", "1e3GB", "0 B", "2026-11-21", "rtn", "hqq", "r2q"],
-  ...["'(a+)+$'", "'[['", "'(?=x)'", "'\\\\1'", "'a{1000}{1000}'", "__proto__: 1", "constructor: {}", "{a: 1}", "[1, 2]"],
+  ...[
+    "'(a+)+$'",
+    "'[['",
+    "'(?=x)'",
+    "'\\\\1'",
+    "'a{1000}{1000}'",
+    "__proto__: 1",
+    "constructor: {}",
+    "{a: 1}",
+    "[1, 2]",
+  ],
 ];
 
 const WRITTEN = [
@@ -38,7 +66,8 @@ async function check(path, bytes) {
     const text = bytes.toString();
     for (const [key, { source }] of Object.entries(origins)) {
       // A key may be written with escapes only in double quotes.
-      if (source === "file") assert.ok(text.includes(key) || text.includes("\\"), `"${key}" does not stand in the file`);
+      if (source === "file")
+        assert.ok(text.includes(key) || text.includes("\\"), `"${key}" does not stand in the file`);
     }
     const rules = compileLayerRules({ values, origins });
     for (const { pattern } of rules.exclude) pattern.test("transformer_blocks.0.attn1.to_q.weight");
@@ -54,6 +83,7 @@ export default {
     ...readdirSync(PROFILES).map((name) => readFileSync(new URL(name, PROFILES))),
     Buffer.from((await writeConfigTemplate()).replace(/^#(?! )/gm, "")),
   ],
-  mutate: (random, seeds) => repeatSteps(random, random.pick(seeds), (text) => mutateText(random, text, YAML_DICTIONARY)),
+  mutate: (random, seeds) =>
+    repeatSteps(random, random.pick(seeds), (text) => mutateText(random, text, YAML_DICTIONARY)),
   check,
 };

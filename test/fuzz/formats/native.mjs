@@ -74,7 +74,10 @@ async function check(path) {
       const parts = [row.data, row.scales, row.zeroPoints, row.scaleCodes, row.zeroPointCodes, row.residualScaleCodes];
       const sum = parts.reduce((crc, part) => (part === null ? crc : crc32(bytesOf(part), crc)), 0);
       if (file.kind === "extended") assert.equal(row.crc32, sum, "a row with the wrong checksum");
-      assert.equal(row.shape.reduce((product, size) => product * BigInt(size), 1n), BigInt(row.paramCount));
+      assert.equal(
+        row.shape.reduce((product, size) => product * BigInt(size), 1n),
+        BigInt(row.paramCount),
+      );
     }
     file.close();
     assert.deepEqual(rows, headers);
@@ -83,4 +86,9 @@ async function check(path) {
 
 export default {
   module: import.meta.url,
-   name: "native", fileName: "case.parquet", writeSeeds, mutate, check };
+  name: "native",
+  fileName: "case.parquet",
+  writeSeeds,
+  mutate,
+  check,
+};

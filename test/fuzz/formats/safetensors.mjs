@@ -1,12 +1,32 @@
 /** Safetensors files: headers first of all, and their data's length. */
 import assert from "node:assert/strict";
 import { openModel } from "../../../dist/formats/open.js";
-import { BOUNDARIES, mutateBytes, mutateText, repeatSteps } from "../mutate.mjs";
+import { BOUNDARIES, mutateBytes, mutateJson, mutateText, repeatSteps } from "../mutate.mjs";
 import { INPUT_CODES, settle } from "./outcome.mjs";
 
 const DTYPE_BITS = {
-  BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8,
-  F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32, C64: 64, F64: 64, I64: 64, U64: 64,
+  BOOL: 8,
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  U8: 8,
+  I8: 8,
+  F8_E5M2: 8,
+  F8_E4M3: 8,
+  F8_E8M0: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2FNUZ: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  C64: 64,
+  F64: 64,
+  I64: 64,
+  U64: 64,
 }; // prettier-ignore
 
 const DICTIONARY = [
@@ -56,11 +76,25 @@ const SEEDS = [
   ),
 ];
 
+/** A tensor of the right length in the wrong place, or one longer or shorter with its offsets to match. */
+function moveTensor(random, header) {
+  const entries = JSON.parse(header);
+  const tensors = Object.values(entries).filter((entry) => Array.isArray(entry.data_offsets));
+  if (tensors.length === 0) return header;
+  const { shape, data_offsets: offsets } = random.pick(tensors);
+  const delta = random.pick([-64, -32, -8, -4, -1, 1, 4, 8, 32, 64]);
+  if (random.chance(0.5)) offsets[0] += delta;
+  offsets[1] += delta;
+  if (shape.length > 0 && random.chance(0.3)) shape[0] += delta;
+  return Buffer.from(JSON.stringify(entries));
+}
+
 function mutate(random, seeds) {
   const base = random.pick(seeds);
   if (random.chance(0.2)) return repeatSteps(random, base, (bytes) => mutateBytes(random, bytes));
   const headerEnd = 8 + base.readUInt32LE(0);
-  const header = repeatSteps(random, base.subarray(8, headerEnd), (text) => mutateText(random, text, DICTIONARY));
+  const mutateHeader = random.pick([mutateJson, mutateText, moveTensor]);
+  const header = repeatSteps(random, base.subarray(8, headerEnd), (text) => mutateHeader(random, text, DICTIONARY));
   const data = base.subarray(headerEnd);
   // Data of the length that the changed header speaks of, so that the file may be legal again.
   const ends = [...header.toString("latin1").matchAll(/,\s*(\d+)\s*\]/g)].map(([, end]) => Number(end));
@@ -108,7 +142,9 @@ async function check(path, bytes) {
     checkTiling(entries, 8 + Number(bytes.readBigUInt64LE(0)), bytes.length);
     const [{ tensors }] = components;
     const byName = new Map(entries.map((entry) => [entry.name, entry]));
-    const applied = new Set(tensors.flatMap(({ sourceScale }) => (sourceScale === null ? [] : [sourceScale.tensorName])));
+    const applied = new Set(
+      tensors.flatMap(({ sourceScale }) => (sourceScale === null ? [] : [sourceScale.tensorName])),
+    );
     for (const { name, dtype, shape, location } of tensors) {
       const entry = byName.get(name);
       assert.deepEqual(

@@ -3,17 +3,20 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openModel } from "../../../dist/formats/open.js";
-import { BOUNDARIES, mutateText, repeatSteps } from "../mutate.mjs";
+import { BOUNDARIES, mutateJson, mutateText, repeatSteps } from "../mutate.mjs";
 import { INPUT_CODES, settle } from "./outcome.mjs";
 import { buildSafetensors } from "./safetensors.mjs";
 
 const SHARDS = {
   "s-1.safetensors": ["a.weight", "a.bias"],
-  "s-2.safetensors": ["b.weight", "é/\\\""],
+  "s-2.safetensors": ["b.weight", 'é/\\"'],
   "sub/s-3.safetensors": ["c"],
 };
-const WEIGHT_MAP = Object.fromEntries(Object.entries(SHARDS).flatMap(([shard, names]) => names.map((name) => [name, shard])));
-const ofShards = (...shards) => Object.fromEntries(Object.entries(WEIGHT_MAP).filter(([, shard]) => shards.includes(shard)));
+const WEIGHT_MAP = Object.fromEntries(
+  Object.entries(SHARDS).flatMap(([shard, names]) => names.map((name) => [name, shard])),
+);
+const ofShards = (...shards) =>
+  Object.fromEntries(Object.entries(WEIGHT_MAP).filter(([, shard]) => shards.includes(shard)));
 
 const DICTIONARY = [
   ...BOUNDARIES,
@@ -22,7 +25,13 @@ const DICTIONARY = [
   ...Object.values(SHARDS).flatMap((names) => names.map((name) => JSON.stringify(name))),
   ...['"weight_map"', '"metadata"', '"total_size"', '"__proto__"', '"constructor"', '"s\\u002d1.safetensors"'],
   ...['"../case"', '"/etc/passwd"', '"sub"', '"."', '".."', '"./s-1.safetensors"', '"sub/../s-1.safetensors"'],
-  ...['"C:\\\\s-1.safetensors"', '"sub\\\\s-3.safetensors"', '"/dev/zero"', '"s-1.safetensors/"', '"case.safetensors.index.json"'],
+  ...[
+    '"C:\\\\s-1.safetensors"',
+    '"sub\\\\s-3.safetensors"',
+    '"/dev/zero"',
+    '"s-1.safetensors/"',
+    '"case.safetensors.index.json"',
+  ],
 ];
 
 async function writeSeeds(folder) {
@@ -34,8 +43,16 @@ async function writeSeeds(folder) {
   return [
     { metadata: { total_size: 40 }, weight_map: WEIGHT_MAP },
     { weight_map: ofShards("s-1.safetensors") },
-    { metadata: { total_size: "24", other: [1, { a: null }] }, weight_map: ofShards("s-1.safetensors", "sub/s-3.safetensors") },
+    {
+      metadata: { total_size: "24", other: [1, { a: null }] },
+      weight_map: ofShards("s-1.safetensors", "sub/s-3.safetensors"),
+    },
   ].map((index) => Buffer.from(JSON.stringify(index, null, 1)));
+}
+
+function mutate(random, seeds) {
+  const step = random.chance(0.5) ? mutateJson : mutateText;
+  return repeatSteps(random, random.pick(seeds), (text) => step(random, text, DICTIONARY));
 }
 
 async function check(path, bytes) {
@@ -57,6 +74,6 @@ export default {
   name: "index",
   fileName: "case.safetensors.index.json",
   writeSeeds,
-  mutate: (random, seeds) => repeatSteps(random, random.pick(seeds), (text) => mutateText(random, text, DICTIONARY)),
+  mutate,
   check,
 };

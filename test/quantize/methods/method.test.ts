@@ -61,9 +61,16 @@ describe("the table of methods", () => {
   });
 
   it("refuses r2q at other widths than two bits, and without scale codes", () => {
-    const check = (spec: Partial<QuantSpec>) => failure(() => findMethod("r2q").check(specOf({ method: "r2q", ...spec })));
+    const check = (spec: Partial<QuantSpec>) =>
+      failure(() => findMethod("r2q").check(specOf({ method: "r2q", ...spec })));
     expect(check({ bits: 2, scaleBits: 6 }).code).toBe("none");
-    expect(check({ bits: 4, scaleBits: 6 })).toMatchObject({ code: "E_CONFLICT", message: expect.stringMatching(/r2q.*4/) });
-    expect(check({ bits: 2 })).toMatchObject({ code: "E_CONFLICT", message: expect.stringMatching(/r2q.*scale bits/) });
+    expect(check({ bits: 4, scaleBits: 6 })).toMatchObject({
+      code: "E_CONFLICT",
+      message: expect.stringMatching(/r2q.*4/),
+    });
+    expect(check({ bits: 2 })).toMatchObject({
+      code: "E_CONFLICT",
+      message: expect.stringMatching(/r2q.*scale bits/),
+    });
   });
 });
