@@ -1,9 +1,29 @@
-/** The public API: everything the command line does, for programs. Importing it starts nothing. */
-export { ArrowQuant, type ArrowQuantOptions, quantize, validate } from "./quantizer.js";
-export { ArrowQuantError, ERRORS, type ErrorCode } from "./errors.js";
+/**
+ * The public API: everything the command line does, for programs. Importing it starts nothing.
+ *
+ * @packageDocumentation
+ */
+
+export type { BatchJobOptions, BatchOptions, BatchProgress } from "./batch/batch.js";
+export type { BatchRequest } from "./batch/jobs.js";
+export type { BatchResult, BatchSummary, JobResult, JobStatus } from "./batch/result.js";
+export type { Config, ConfigKey, ConfigSettings, Origin, OriginSource, ResolvedConfig } from "./config/config.js";
 export type { ProgressEvent, ProgressListener } from "./engine/progress.js";
-export type { ExportJob, ExportResult } from "./quantize/export.js";
+export {
+  ArrowQuantError,
+  ERRORS,
+  type ErrorCode,
+  type ErrorOptionsWithNumbers,
+  type SerializedError,
+} from "./errors.js";
+export type { QuantType } from "./formats/parquet/row.js";
+export type { ComponentPlan, Decision, LayerPlan, Modality, NotApplied } from "./plan/plan.js";
+export type { ExportDtype, ExportJob, ExportResult } from "./quantize/export.js";
 export type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./quantize/result.js";
-export { quantizeTensor, rebuildTensor } from "./quantize/tensor.js";
+export { type QuantizedTensor, quantizeTensor, rebuildTensor, type TensorOptions } from "./quantize/tensor.js";
+export { ArrowQuant, type ArrowQuantOptions, type QuantizeEvent, quantize, validate } from "./quantizer.js";
+export type { Dtype } from "./tensor/dtype.js";
+export type { ByteRange, SourceScale, TensorInfo } from "./tensor/info.js";
+export type { BitWidth, MethodName, QuantSpec } from "./tensor/layout.js";
 export type { ErrorMetrics } from "./tensor/metrics.js";
 export type { ValidatedLayer, ValidateJob, ValidateResult } from "./validate/result.js";

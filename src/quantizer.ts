@@ -157,10 +157,7 @@ export function validate(job: ValidateJob, options: ArrowQuantOptions = {}): Pro
   return withQuantizer(options, (quantizer) => quantizer.validate(job));
 }
 
-async function withQuantizer<R>(
-  options: ArrowQuantOptions,
-  work: (quantizer: ArrowQuant) => Promise<R>,
-): Promise<R> {
+async function withQuantizer<R>(options: ArrowQuantOptions, work: (quantizer: ArrowQuant) => Promise<R>): Promise<R> {
   await using quantizer = new ArrowQuant(options);
   return await work(quantizer);
 }

@@ -4,6 +4,8 @@ import type { ConfigKey, configSchema } from "./schema.js";
 
 export type { ConfigKey } from "./schema.js";
 export type Config = Readonly<z.output<typeof configSchema>>;
+/** Settings as they are written, each optional; `arrowquant config schema` describes them. */
+export type ConfigSettings = Readonly<z.input<typeof configSchema>>;
 
 /** From the strongest to the weakest; `object` is a configuration given through the API or a batch job. */
 export const ORIGIN_SOURCES = ["flag", "object", "environment", "file", "profile", "default"] as const;

@@ -6,6 +6,7 @@ import {
   isMap,
   isNode,
   isScalar,
+  isSeq,
   LineCounter,
   type Node,
   parseDocument,
@@ -108,6 +109,7 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
   } catch (thrown) {
     return fail(place(1, 1), thrown instanceof Error ? thrown.message : String(thrown));
   }
+  const findNode = createNodeFinder(root);
   const given: GivenValue[] = [];
   const problems: Problem[] = [];
   for (const pair of root.items) {
@@ -123,7 +125,7 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
       value: values[key],
       detail: `${file}:${keyPlace.line}`,
       keyPlace,
-      placeOf: (path) => placeOfNode(findNode(document, [key, ...path]) ?? keyNode, placeAt),
+      placeOf: (path) => placeOfNode(findNode([key, ...path]) ?? keyNode, placeAt),
     });
   }
   return { given, problems };
@@ -139,18 +141,32 @@ function placeOfNode(node: Node, placeAt: (offset: number) => Place): Place {
   return placeAt(node.range?.[0] ?? 0);
 }
 
-/** The node at `path`, or the nearest above it that has a place. */
-function findNode(document: Document, path: readonly PropertyKey[]): Node | null {
-  let found: Node | null = null;
-  for (let length = 1; length <= path.length; length++) {
-    const above = path.slice(0, length - 1);
-    const step = path[length - 1] as PropertyKey;
-    // A key like `12` is text in the value and a number in the document.
-    const node = document.getIn([...above, step], true) ?? document.getIn([...above, Number(step)], true);
-    if (!isNode(node)) break;
-    found = node;
-  }
-  return found;
+/**
+ * Finds the node at a path below `root`, or the nearest above it that has a place. The library's own search goes
+ * through a mapping key by key, which for every fault of a large one takes the square of it.
+ */
+function createNodeFinder(root: Node): (path: readonly PropertyKey[]) => Node | null {
+  const indices = new Map<Node, ReadonlyMap<string, unknown>>();
+  const findBelow = (node: Node, step: PropertyKey): unknown => {
+    if (isSeq(node)) return node.items[Number(step)];
+    if (!isMap(node)) return undefined;
+    let index = indices.get(node);
+    if (index === undefined) {
+      // A key like `12` is text in the value and a number in the document.
+      index = new Map(node.items.map(({ key, value }) => [isScalar(key) ? String(key.value) : "", value]));
+      indices.set(node, index);
+    }
+    return index.get(String(step));
+  };
+  return (path) => {
+    let found = root;
+    for (const step of path) {
+      const node = findBelow(found, step);
+      if (!isNode(node)) break;
+      found = node;
+    }
+    return found === root ? null : found;
+  };
 }
 
 /**

@@ -11,6 +11,12 @@ import { ArrowQuantError } from "../errors.js";
 /** `NAME.arrowquant-PID-RANDOM.tmp` is unfinished; `….old` is a finished folder moved aside during a swap. */
 const LEFTOVER = /^(.+)\.arrowquant-(\d+)-[0-9a-f]{8}\.(tmp|old|spill)$/;
 
+/** Renaming onto a folder fails with these where another run has put its own there in the meantime. */
+const RACED: ReadonlySet<string> = new Set(["ENOTEMPTY", "EEXIST"]);
+
+/** So many runs would have to finish within the same moment for a swap to fail. */
+const MAX_SWAPS = 16;
+
 export interface OutputOptions {
   readonly kind: "file" | "folder";
   /** Replace whatever stands there. */
@@ -185,21 +191,28 @@ async function assertReplaceable(path: string, options: OutputOptions): Promise<
 }
 
 async function swapFolder(from: string, to: string, prefix: string): Promise<void> {
-  const aside = `${prefix}${randomBytes(4).toString("hex")}.old`;
-  const existed = await rename(to, aside).then(
-    () => true,
-    (thrown: NodeJS.ErrnoException) => {
-      if (thrown.code === "ENOENT") return false;
+  for (let attempt = 1; ; attempt++) {
+    const aside = `${prefix}${randomBytes(4).toString("hex")}.old`;
+    const existed = await rename(to, aside).then(
+      () => true,
+      (thrown: NodeJS.ErrnoException) => {
+        if (thrown.code === "ENOENT") return false;
+        throw thrown;
+      },
+    );
+    try {
+      await rename(from, to);
+    } catch (thrown) {
+      const isRaced = RACED.has((thrown as NodeJS.ErrnoException).code ?? "");
+      // Where another run was quicker its folder stays, and the one moved aside is out of date.
+      if (existed && !isRaced) await rename(aside, to);
+      else if (existed) await rm(aside, { recursive: true, force: true });
+      if (isRaced && attempt < MAX_SWAPS) continue;
       throw thrown;
-    },
-  );
-  try {
-    await rename(from, to);
-  } catch (thrown) {
-    if (existed) await rename(aside, to);
-    throw thrown;
+    }
+    if (existed) await rm(aside, { recursive: true, force: true });
+    return;
   }
-  if (existed) await rm(aside, { recursive: true, force: true });
 }
 
 /** Makes a rename durable; folders cannot be synced everywhere, and then the rename is all there is. */

@@ -7,7 +7,6 @@ import type { ProgressMeter } from "../engine/meter.js";
 import { Queue } from "../engine/queue.js";
 import type { Session } from "../engine/session.js";
 import { raceSignal } from "../engine/signal.js";
-import { ArrowQuantError } from "../errors.js";
 import type { NativeRow } from "../formats/parquet/row.js";
 import { NativeWriter } from "../formats/parquet/writer.js";
 import { readSourceScales } from "../formats/scale.js";

@@ -28,9 +28,9 @@ export interface ExportJob {
   /** A `.safetensors` file. */
   readonly output: string;
   readonly dtype: ExportDtype;
-  readonly force?: boolean;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: ProgressListener;
+  readonly force?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ProgressListener | undefined;
 }
 
 export interface ExportResult {

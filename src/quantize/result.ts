@@ -1,5 +1,5 @@
 /** What a job is asked and what it answers; the CLI's `--json` is made of these. */
-import type { ResolvedConfig } from "../config/config.js";
+import type { ConfigSettings, ResolvedConfig } from "../config/config.js";
 import type { ProgressListener } from "../engine/progress.js";
 import type { QuantType } from "../formats/parquet/row.js";
 import type { ComponentPlan } from "../plan/plan.js";
@@ -15,16 +15,16 @@ export interface QuantizeJob {
   /** A `.parquet` file for one component, a folder for several. */
   readonly output: string;
   /** Settings by their configuration keys, or an already resolved configuration. */
-  readonly config?: Readonly<Record<string, unknown>> | ResolvedConfig;
+  readonly config?: ConfigSettings | ResolvedConfig | undefined;
   /** Replace an output that this program did not write. */
-  readonly force?: boolean;
+  readonly force?: boolean | undefined;
   /**
    * Go on where a stopped run with the same source, settings and `resume` left off, and keep what this one has done
    * if it is stopped too. Takes as much disk again as the output, in `OUTPUT.arrowquant-resume`, until the job is done.
    */
-  readonly resume?: boolean;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: ProgressListener;
+  readonly resume?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ProgressListener | undefined;
 }
 
 /** One tensor as it was written. */

@@ -4,7 +4,7 @@
 import { ArrowQuantError } from "../errors.js";
 import { type ChunkOutputs, ChunkQuantizer } from "../kernels/chunk-quantizer.js";
 import { ChunkRebuilder } from "../kernels/chunk-rebuilder.js";
-import { type Kernels, loadKernels } from "../kernels/load.js";
+import { loadKernels } from "../kernels/load.js";
 import { countElements, type QuantSpec, viewAs2d } from "../tensor/layout.js";
 import { deriveMetrics, type ErrorMetrics } from "../tensor/metrics.js";
 import { findMethod } from "./methods/index.js";
@@ -29,8 +29,6 @@ const SLAB_BYTES = 1024 * 1024;
 export interface TensorOptions extends Partial<QuantSpec> {
   /** Outermost first, two dimensions or more. */
   readonly shape: readonly number[];
-  /** An instance to use; one is made where it is left out. */
-  readonly kernels?: Kernels;
 }
 
 /** A quantized tensor: the parts of FORMAT.md over all its rows. */
@@ -46,7 +44,7 @@ export interface QuantizedTensor extends ChunkOutputs {
  * Throws `E_CONFIG`, `E_CONFLICT`, `E_SHAPE`, and `E_NONFINITE` with the position.
  */
 export function quantizeTensor(weights: Float32Array, options: TensorOptions): QuantizedTensor {
-  const { shape, kernels = loadKernels(), ...given } = options;
+  const { shape, ...given } = options;
   const spec: QuantSpec = {
     ...DEFAULT_SPEC,
     ...given,
@@ -58,7 +56,7 @@ export function quantizeTensor(weights: Float32Array, options: TensorOptions): Q
   checkShape(weights, shape);
   const { rows, cols } = viewAs2d(shape);
   const slabRows = Math.max(1, Math.floor(SLAB_BYTES / (4 * cols)));
-  const quantizer = new ChunkQuantizer(kernels, method, spec, {
+  const quantizer = new ChunkQuantizer(loadKernels(), method, spec, {
     rows,
     cols,
     slabRows,
@@ -70,14 +68,10 @@ export function quantizeTensor(weights: Float32Array, options: TensorOptions): Q
     quantizer.source(rowCount).set(bytesOf(weights.subarray(row * cols, (row + rowCount) * cols)));
     const bad = quantizer.quantize(rowCount);
     if (bad !== null) {
-      throw new ArrowQuantError(
-        "E_NONFINITE",
-        `weight at row ${bad.row}, column ${bad.col} is ${bad.value}`,
-        {
-          hint: "only finite weights up to 2^100 can be quantized",
-          details: { ...bad },
-        },
-      );
+      throw new ArrowQuantError("E_NONFINITE", `weight at row ${bad.row}, column ${bad.col} is ${bad.value}`, {
+        hint: "only finite weights up to 2^100 can be quantized",
+        details: { ...bad },
+      });
     }
   }
   const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes } = quantizer.outputs();
@@ -95,13 +89,13 @@ export function quantizeTensor(weights: Float32Array, options: TensorOptions): Q
 }
 
 /** The weights a reader rebuilds, row-major. */
-export function rebuildTensor(tensor: QuantizedTensor, kernels: Kernels = loadKernels()): Float32Array {
+export function rebuildTensor(tensor: QuantizedTensor): Float32Array {
   const { spec, shape } = tensor;
   const { rows, cols } = viewAs2d(shape);
   const slabRows = Math.max(1, Math.floor(SLAB_BYTES / (4 * cols)));
   const isR2q = spec.method === "r2q";
   const rebuilder = new ChunkRebuilder(
-    kernels,
+    loadKernels(),
     {
       ...tensor,
       bits: spec.bits,

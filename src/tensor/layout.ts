@@ -108,8 +108,3 @@ export function rowBytes(layout: RowLayout): number {
 export function rowsPerChunk(rowDataBytes: number): number {
   return Math.max(1, Math.floor(CHUNK_BYTES / Math.max(1, rowDataBytes)));
 }
-
-/** File rows of a tensor; a tensor without elements is one. */
-export function countChunks(rows: number, rowDataBytes: number): number {
-  return Math.max(1, Math.ceil(rows / rowsPerChunk(rowDataBytes)));
-}

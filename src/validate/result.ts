@@ -10,11 +10,11 @@ export interface ValidateJob {
   /** A native file, or a folder of one per component. */
   readonly quantized: string;
   /** Least cosine similarity of a layer; by default 0.70, 0.90, 0.95 at 2, 4, 8 bits. */
-  readonly minAccuracy?: number;
+  readonly minAccuracy?: number | undefined;
   /** Variant of the source's files, e.g. `fp16`. */
-  readonly variant?: string;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: ProgressListener;
+  readonly variant?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ProgressListener | undefined;
 }
 
 export interface ValidatedLayer {

@@ -37,7 +37,9 @@ describe("a cancelled job rejects with the signal's reason and leaves nothing", 
     const signal = AbortSignal.abort(reason);
     await expect(aq.quantize({ input: unet, output, signal })).rejects.toBe(reason);
     await expect(aq.validate({ original: unet, quantized: output, signal })).rejects.toBe(reason);
-    await expect(aq.export({ input: output, output: `${output}.safetensors`, dtype: "F16", signal })).rejects.toBe(reason);
+    await expect(aq.export({ input: output, output: `${output}.safetensors`, dtype: "F16", signal })).rejects.toBe(
+      reason,
+    );
     await expectGone(output);
   });
 

@@ -68,7 +68,12 @@ describe("progress", () => {
       inputs.map(async (input, index) => {
         const events: ProgressEvent[] = [];
         const output = folder.path(`progress-${index}.parquet`);
-        await aq.quantize({ input, output, config: { modality: "image" }, onProgress: (event) => void events.push(event) });
+        await aq.quantize({
+          input,
+          output,
+          config: { modality: "image" },
+          onProgress: (event) => void events.push(event),
+        });
         const validated: ProgressEvent[] = [];
         await aq.validate({ original: input, quantized: output, onProgress: (event) => void validated.push(event) });
         return [events, validated];
@@ -93,7 +98,12 @@ describe("progress", () => {
 
   const broken = new Error("listener broke");
   it.each([
-    ["throws", () => { throw broken; }],
+    [
+      "throws",
+      () => {
+        throw broken;
+      },
+    ],
     ["rejects at once", () => Promise.reject(broken)],
     ["rejects later", () => new Promise<void>((_resolve, reject) => setImmediate(() => setImmediate(reject, broken)))],
   ])("whose listener %s fails its own job, with the error as cause and no output", async (how, onProgress) => {

@@ -25,7 +25,9 @@ describe("importing the package", () => {
       if (seen.has(url.href)) return;
       seen.add(url.href);
       const text = readFileSync(fileURLToPath(url), "utf8");
-      for (const [, specifier = ""] of text.matchAll(/^(?:import|export)\b[^;]*?from "([^"]+)";|^import "([^"]+)";/gm)) {
+      for (const [, specifier = ""] of text.matchAll(
+        /^(?:import|export)\b[^;]*?from "([^"]+)";|^import "([^"]+)";/gm,
+      )) {
         if (specifier.startsWith(".")) visit(new URL(specifier, url));
         else if (!specifier.startsWith("node:")) foreign.push(`${specifier} from ${url.pathname}`);
       }

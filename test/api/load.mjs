@@ -33,9 +33,11 @@ const SCENARIOS = {
     await Promise.all(
       jobs.map(async (job, index) => {
         for await (const { type } of aq.run({ ...job, signal })) if (type !== "progress") order.push([index, type]);
-        await aq.validate({ original: job.input, quantized: job.output, minAccuracy: 0.3, signal }).then(({ passed }) => {
-          if (!passed) throw new Error(`job ${index} did not validate`);
-        });
+        await aq
+          .validate({ original: job.input, quantized: job.output, minAccuracy: 0.3, signal })
+          .then(({ passed }) => {
+            if (!passed) throw new Error(`job ${index} did not validate`);
+          });
       }),
     );
     await aq.dispose();

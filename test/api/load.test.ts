@@ -9,6 +9,8 @@ import { useFolder } from "../quantize/source.js";
 import { digest, dit, leftovers, plain, unet, writeSmallModel } from "./models.js";
 
 const MIB = 1024 * 1024;
+/** These are long where the machine is busy with other things. */
+const TIMEOUT_MS = 180_000;
 const script = fileURLToPath(new URL("load.mjs", import.meta.url));
 const folder = useFolder();
 const config = { modality: "image", min_accuracy: 0 };
@@ -19,11 +21,16 @@ beforeAll(async () => {
 
 /** Runs a scenario of load.mjs in a process of its own. */
 async function runScenario(name: string, options: object) {
-  const { stdout } = await promisify(execFile)(process.execPath, ["--expose-gc", script, name, JSON.stringify(options)]);
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    "--expose-gc",
+    script,
+    name,
+    JSON.stringify(options),
+  ]);
   return JSON.parse(stdout);
 }
 
-describe("jobs at once on one pool", () => {
+describe("jobs at once on one pool", { timeout: TIMEOUT_MS }, () => {
   it.each([2, 10, 50, 100])("%i give the files they give alone, under the memory cap, overlapping", async (count) => {
     // The real models, and small ones between them.
     const inputs = Array.from({ length: count }, (_, index) => {
@@ -63,7 +70,7 @@ describe("jobs at once on one pool", () => {
   });
 });
 
-describe.skipIf(!existsSync("/proc/self/task"))("a process that works for long", () => {
+describe.skipIf(!existsSync("/proc/self/task"))("a process that works for long", { timeout: TIMEOUT_MS }, () => {
   it("has its threads, files and handles back after 100 pools", async () => {
     const job = { input: smalls[0], output: folder.path("instances.parquet"), config: plain };
     const { handles } = await runScenario("instances", { count: 100, job });

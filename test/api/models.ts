@@ -42,7 +42,9 @@ export async function writeLargeModel(path: string): Promise<string> {
 }
 
 export async function digest(path: string): Promise<string> {
-  return createHash("sha256").update(await readFile(path)).digest("hex");
+  return createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
 }
 
 /** What unfinished outputs a folder holds. */

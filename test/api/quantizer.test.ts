@@ -26,7 +26,11 @@ describe("creation", () => {
 
   it("takes memory as a number of bytes or as text, and gives the same file whatever the pool", async () => {
     const outputs: string[] = [];
-    for (const [index, options] of [{ memory: "320MiB", threads: 1 }, { memory: 320 * MIB, threads: 3 }, {}].entries()) {
+    for (const [index, options] of [
+      { memory: "320MiB", threads: 1 },
+      { memory: 320 * MIB, threads: 3 },
+      {},
+    ].entries()) {
       await using aq = new ArrowQuant(options);
       const output = folder.path(`pool-${index}.parquet`);
       await aq.quantize({ input: small, output, config: plain });
@@ -109,7 +113,11 @@ describe("one pool", () => {
     expect(reasons[1]).toMatchObject({ code: "E_NOT_FOUND", exitCode: 3 });
     expect(reasons[2]).toMatchObject({ code: "E_CONFIG", exitCode: 2 });
     expect(leftovers(folder.path())).toEqual([]);
-    const rows = await aq.quantize({ input: bad, output: folder.path("bad.parquet"), config: { ...config, on_nonfinite: "keep" } });
+    const rows = await aq.quantize({
+      input: bad,
+      output: folder.path("bad.parquet"),
+      config: { ...config, on_nonfinite: "keep" },
+    });
     expect(rows.summary.kept).toBe(1);
   });
 
@@ -155,7 +163,10 @@ describe("one pool", () => {
     const gone = new ArrowQuant({ threads: 1 });
     const output = folder.path("gone.parquet");
     const working = gone.quantize({ input: unet, output });
-    const seen = working.then(() => "done", (thrown) => thrown.code);
+    const seen = working.then(
+      () => "done",
+      (thrown) => thrown.code,
+    );
     await gone.dispose();
     expect(await seen).toBe("E_USAGE");
     expect(existsSync(output)).toBe(false);

@@ -7,7 +7,9 @@ describe("BufferPool", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 0, max: 100_000 }),
-        fc.array(fc.record({ take: fc.boolean(), byteLength: fc.integer({ min: 1, max: 200_000 }) }), { maxLength: 100 }),
+        fc.array(fc.record({ take: fc.boolean(), byteLength: fc.integer({ min: 1, max: 200_000 }) }), {
+          maxLength: 100,
+        }),
         (limit, steps) => {
           const pool = new BufferPool(limit);
           const taken: ArrayBuffer[] = [];

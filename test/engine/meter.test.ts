@@ -8,7 +8,12 @@ const totals = { layers: 1000, bytes: 1000 };
 describe("ProgressMeter", () => {
   it("is rate-limited, monotonic, and complete at the end", async () => {
     const events: ProgressEvent[] = [];
-    const meter = new ProgressMeter("quantize", totals, (event) => void events.push(event), () => undefined);
+    const meter = new ProgressMeter(
+      "quantize",
+      totals,
+      (event) => void events.push(event),
+      () => undefined,
+    );
     for (let index = 0; index < 1000; index++) meter.add("unet", `layer.${index}`, 1, 1);
     await meter.finish("unet", new AbortController().signal);
     expect(events.length).toBeLessThan(100);
@@ -22,7 +27,12 @@ describe("ProgressMeter", () => {
   });
 
   it.each([
-    ["throws", () => { throw new Error("listener broke"); }],
+    [
+      "throws",
+      () => {
+        throw new Error("listener broke");
+      },
+    ],
     ["rejects", () => Promise.reject(new Error("listener broke"))],
   ])("fails its own job where the listener %s", async (_how, listener) => {
     const failures: unknown[] = [];
@@ -38,12 +48,20 @@ describe("ProgressMeter", () => {
   it("waits at the end for what the listener has returned, unless the job is aborted", async () => {
     const stop = new AbortController();
     let reject: (reason: unknown) => void = () => undefined;
-    const listener = () => new Promise<void>((_resolve, refuse) => { reject = refuse; });
+    const listener = () =>
+      new Promise<void>((_resolve, refuse) => {
+        reject = refuse;
+      });
     const meter = new ProgressMeter("quantize", totals, listener, (reason) => stop.abort(reason));
     const finished = meter.finish("unet", stop.signal);
     reject(new Error("listener broke late"));
     await expect(finished).rejects.toMatchObject({ code: "E_CALLBACK", cause: { message: "listener broke late" } });
-    const never = new ProgressMeter("quantize", totals, () => new Promise(() => undefined), () => undefined);
+    const never = new ProgressMeter(
+      "quantize",
+      totals,
+      () => new Promise(() => undefined),
+      () => undefined,
+    );
     await expect(never.finish("unet", AbortSignal.abort("enough"))).rejects.toBe("enough");
   });
 });

@@ -106,6 +106,10 @@ describe.each(KERNEL_BUILDS)("rtn, %s", (build) => {
       const found = quantize(build, floatSource(values, 16), specOf({ symmetric: true, groupSize: 16 }));
       expect(bits(found.scales)).toEqual(Uint32Array.of(0));
     }
+    const values = Float32Array.from({ length: 128 }, (_, i) => (i % 2 === 0 ? 1 : -1) * 2 ** -149);
+    const found = quantize(build, floatSource(values, 128), specOf({ groupSize: 16 }));
+    expect(bits(found.scales)).toEqual(new Uint32Array(8));
+    expect(bits(found.zeroPoints as Float32Array)).toEqual(new Uint32Array(8));
   });
 
   it("rebuilds zero groups to zeros, also beside others in a super-group", () => {
