@@ -25,10 +25,15 @@ export interface JobEntry {
 }
 
 /** A batch that large is a script's mistake. */
-const MAX_JOBS = 10_000;
+export const MAX_JOBS = 10_000;
 
 const mapping = { error: "expected a mapping of keys to values" };
-const path = z.string({ error: "expected a path" }).min(1, { error: "the path is empty" });
+/** Linux takes no longer path (PATH_MAX), and comparing paths costs more than their length. */
+const MAX_PATH_LENGTH = 4096;
+const path = z
+  .string({ error: "expected a path" })
+  .min(1, { error: "the path is empty" })
+  .max(MAX_PATH_LENGTH, { error: `the path is longer than ${MAX_PATH_LENGTH} characters` });
 const jobFileSchema = z.object({
   jobs: z
     .array(z.looseObject({ model_path: path, output_path: path }, mapping), { error: "expected a list of jobs" })

@@ -13,7 +13,7 @@ import { type ConfigSources, resolveConfig } from "../config/resolve.js";
 import { CONFIG_KEYS, isConfigKey } from "../config/schema.js";
 import { ArrowQuantError } from "../errors.js";
 import { NATIVE_ENDING } from "../quantize/quantize.js";
-import { JOB_KEYS, type JobEntry, readJobEntries } from "./job-file.js";
+import { JOB_KEYS, type JobEntry, MAX_JOBS, readJobEntries } from "./job-file.js";
 
 export interface BatchJob {
   /** Position in the list, from 0. */
@@ -108,16 +108,17 @@ async function checkJobs(
   await resolveConfig(shared);
   const problems: JobProblem[] = [...found];
   const jobs: BatchJob[] = [];
+  // Settings cost a millisecond a job: not for a list that is refused for its length anyway.
+  if (found.length > 0 && entries.length > MAX_JOBS) throw jobError(problems);
   for (const entry of entries) {
-    problems.push(...findMisplacedKeys(entry));
     const { config, faults } = await resolveEntry(entry, shared);
-    problems.push(...faults);
+    for (const fault of [...findMisplacedKeys(entry), ...faults]) problems.push(fault);
     const { index, modelPath, outputPath, addsEnding } = entry;
     if (config !== null && modelPath !== null && outputPath !== null) {
       jobs.push({ index, modelPath, outputPath, addsEnding, config });
     }
   }
-  problems.push(...(await findCollisions(entries)));
+  for (const collision of await findCollisions(entries)) problems.push(collision);
   // A fault of the file's defaults is found with every job.
   const distinct = [...new Map(problems.map((problem) => [problem.message, problem])).values()];
   distinct.sort((a, b) => (a.job ?? 0) - (b.job ?? 0));

@@ -21,9 +21,9 @@ export const DEFAULT_MEMORY_BYTES = 512 * MIB;
 /**
  * Node, the JavaScript heap with its garbage, the code, the row group under way. Measured (test/bench/peak-memory.mjs,
  * Node 20.20, x64 Linux) as the peak resident set of a run on a 5 MB model less its threads: 83 MiB for quantize, 136
- * for export and 145 for validate, which load parquet-wasm and apache-arrow; on 1 GB the garbage adds up to 20 more.
+ * for export and 145 for validate, which load parquet-wasm and apache-arrow; the rest is for garbage.
  */
-const PROCESS_BYTES = 160 * MIB;
+const PROCESS_BYTES = 156 * MIB;
 
 /** A worker thread's own heap and code, without its kernels' arena: 9 to 11 MiB, measured from 1 to 16 threads. */
 const THREAD_BYTES = 12 * MIB;
@@ -108,18 +108,10 @@ export class Session {
             `${asked} threads do not fit a memory cap of ${Math.floor(this.memoryBytes / MIB)} MiB: ${this.threads} used`,
           ]
         : [];
-    const perThread = shareBytes / this.threads;
-    // Half of what is left beyond the minimum goes to arenas, half to chunks under way.
-    this.arenaBytes = Math.floor(
-      Math.max(MIN_ARENA_BYTES, MIN_ARENA_BYTES + (perThread - THREAD_BYTES - MIN_ARENA_BYTES) / 2),
-    );
-    const left = shareBytes - this.threads * (THREAD_BYTES + this.arenaBytes) + MIN_BUFFER_BYTES;
-    const jobsShare = Math.max(left - MAX_BUFFER_BYTES_PER_THREAD * this.threads, left * MIN_JOBS_SHARE);
-    // The first job's share is part of what the process takes.
-    const moreJobs = Math.min(MAX_JOBS - 1, Math.floor(jobsShare / JOB_BYTES));
-    this.jobs = new JobGate(1 + moreJobs);
-    const forBuffers = Math.min(MAX_BUFFER_BYTES_PER_THREAD * this.threads, left - moreJobs * JOB_BYTES);
-    this.budget = new ByteBudget(Math.floor(forBuffers));
+    const { arenaBytes, bufferBytes, jobs } = divideMemory(this.memoryBytes, this.threads);
+    this.arenaBytes = arenaBytes;
+    this.jobs = new JobGate(jobs);
+    this.budget = new ByteBudget(bufferBytes);
     this.buffers = new BufferPool(this.budget.capacity);
   }
 
@@ -165,8 +157,15 @@ export class Session {
    * @param bufferLack bytes that the budget is too small by
    */
   memoryError(what: string, arenaLack: number, bufferLack: number): ArrowQuantError {
-    // Of each byte more, half goes to arenas and half to buffers (constructor).
-    const neededBytes = this.memoryBytes + 2 * arenaLack * this.threads + 2 * bufferLack;
+    let neededBytes = this.memoryBytes;
+    let divided = divideMemory(neededBytes, this.threads);
+    while (
+      divided.arenaBytes < this.arenaBytes + arenaLack ||
+      divided.bufferBytes < this.budget.capacity + bufferLack
+    ) {
+      neededBytes += MIB;
+      divided = divideMemory(neededBytes, this.threads);
+    }
     const neededMib = Math.ceil(neededBytes / MIB);
     const memoryMib = Math.floor(this.memoryBytes / MIB);
     return new ArrowQuantError(
@@ -215,6 +214,30 @@ export class Session {
     });
     return pool;
   }
+}
+
+interface Division {
+  /** Of each thread. */
+  readonly arenaBytes: number;
+  readonly bufferBytes: number;
+  /** At once. */
+  readonly jobs: number;
+}
+
+/** What a cap leaves for what; neither share shrinks as the cap grows. */
+function divideMemory(memoryBytes: number, threads: number): Division {
+  const shareBytes = memoryBytes - PROCESS_BYTES - MIN_BUFFER_BYTES;
+  // Half of what is left beyond the minimum goes to arenas, half to chunks under way.
+  const spare = shareBytes / threads - THREAD_BYTES - MIN_ARENA_BYTES;
+  const arenaBytes = Math.floor(MIN_ARENA_BYTES + Math.max(0, spare) / 2);
+  const left = shareBytes - threads * (THREAD_BYTES + arenaBytes) + MIN_BUFFER_BYTES;
+  // Where a single chunk is larger than what keeps the threads busy, a large cap must still have room for it.
+  const mostForBuffers = Math.max(MAX_BUFFER_BYTES_PER_THREAD * threads, left / 2);
+  const jobsShare = Math.max(left - mostForBuffers, left * MIN_JOBS_SHARE);
+  // The first job's share is part of what the process takes.
+  const moreJobs = Math.min(MAX_JOBS - 1, Math.floor(jobsShare / JOB_BYTES));
+  const bufferBytes = Math.floor(Math.min(mostForBuffers, left - moreJobs * JOB_BYTES));
+  return { arenaBytes, bufferBytes, jobs: 1 + moreJobs };
 }
 
 function disposedError(): ArrowQuantError {

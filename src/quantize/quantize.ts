@@ -77,7 +77,7 @@ export async function quantizeModel(
     abort,
   );
   const resumeFolder = `${target.path}.arrowquant-resume`;
-  const layers: LayerReport[] = [];
+  let layers: LayerReport[] = [];
   const fingerprints: Record<string, string> = {};
   let bytesOut = 0;
   try {
@@ -108,7 +108,7 @@ export async function quantizeModel(
         onLayer: watcher.onLayer,
       });
       await assertUnchanged(component.files);
-      layers.push(...written.layers);
+      layers = layers.concat(written.layers);
       bytesOut += written.byteLength;
     }
     signal.throwIfAborted();
