@@ -172,7 +172,7 @@ export class Session {
       "E_MEMORY",
       `${what} needs a memory cap of about ${neededMib} MiB with ${this.threads} threads, it is ${memoryMib} MiB`,
       {
-        hint: `--memory ${neededMib}MiB, or fewer --threads`,
+        hint: `--memory ${neededMib}MiB --threads ${this.threads}, or fewer --threads`,
         details: { neededBytes, memoryBytes: this.memoryBytes, threads: this.threads },
       },
     );
@@ -224,7 +224,7 @@ interface Division {
   readonly jobs: number;
 }
 
-/** What a cap leaves for what; neither share shrinks as the cap grows. */
+/** What a cap leaves for what. */
 function divideMemory(memoryBytes: number, threads: number): Division {
   const shareBytes = memoryBytes - PROCESS_BYTES - MIN_BUFFER_BYTES;
   // Half of what is left beyond the minimum goes to arenas, half to chunks under way.

@@ -1,12 +1,12 @@
 /** One component on disk: a folder with weights and a config.json, or a lone file. */
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { readError, readSmallFile } from "../io/read.js";
 import { ArrowQuantError } from "../errors.js";
+import { readError, readSmallFile } from "../io/read.js";
 import type { Component } from "../tensor/info.js";
 import { parseJsonObject } from "./json.js";
-import { openSafetensors, type WeightSet } from "./safetensors/reader.js";
 import { openShards } from "./safetensors/index.js";
+import { openSafetensors, type WeightSet } from "./safetensors/reader.js";
 import { attachSourceScales } from "./scale.js";
 import { chooseWeightFile, isStandardName, shardNumber } from "./weight-files.js";
 
@@ -40,8 +40,7 @@ export async function openComponentFolder(
   const names = await listFolder(folder);
   const { chosen, warnings } = chooseWeightFile(folder, names, variant);
   const path = join(folder, chosen.fileName);
-  const weights =
-    chosen.kind === "index" ? await openShards(path) : await openSafetensors(path, chosen.fileName);
+  const weights = chosen.kind === "index" ? await openShards(path) : await openSafetensors(path, chosen.fileName);
   const configText = names.includes("config.json") ? await readConfigText(join(folder, "config.json")) : null;
   return assemble(name, weights, configText, warnings, fallbackClassName);
 }
@@ -55,8 +54,7 @@ export async function openComponentFile(path: string): Promise<OpenedComponent> 
   const fileName = basename(path);
   const weights = await openSafetensors(path, fileName);
   const part = shardNumber(fileName);
-  const warnings =
-    part === null ? [] : [`${fileName} is shard ${part}: the other shards' tensors will be missing`];
+  const warnings = part === null ? [] : [`${fileName} is shard ${part}: the other shards' tensors will be missing`];
   return assemble("model", weights, await configBeside(path, isStandardName(fileName)), warnings, null);
 }
 
@@ -67,9 +65,7 @@ export async function openIndexFile(path: string): Promise<OpenedComponent> {
 
 async function configBeside(path: string, isWanted: boolean): Promise<string | null> {
   const config = join(dirname(path), "config.json");
-  return isWanted && (await listFolder(dirname(path))).includes("config.json")
-    ? readConfigText(config)
-    : null;
+  return isWanted && (await listFolder(dirname(path))).includes("config.json") ? readConfigText(config) : null;
 }
 
 async function assemble(

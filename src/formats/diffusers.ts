@@ -97,8 +97,7 @@ async function chooseComponents(
     throw await noComponent(folder, listed, `none of the denoisers ${DENOISERS.join(", ")}`);
   }
   for (const name of wanted) {
-    if (!index.components.has(name))
-      throw await noComponent(folder, listed, `no component ${JSON.stringify(name)}`);
+    if (!index.components.has(name)) throw await noComponent(folder, listed, `no component ${JSON.stringify(name)}`);
     if (!(await holdsSomething(join(folder, name)))) {
       throw await noComponent(folder, listed, `no weights in component ${JSON.stringify(name)}`);
     }
@@ -106,11 +105,7 @@ async function chooseComponents(
   return listed.filter((name) => wanted.includes(name));
 }
 
-async function noComponent(
-  folder: string,
-  listed: readonly string[],
-  problem: string,
-): Promise<ArrowQuantError> {
+async function noComponent(folder: string, listed: readonly string[], problem: string): Promise<ArrowQuantError> {
   const available: string[] = [];
   for (const name of listed) if (await holdsWeights(join(folder, name))) available.push(name);
   const shown = available.length === 0 ? "none with weights" : available.join(", ");

@@ -1,6 +1,6 @@
 /** A sample of a component's files by which a later run knows them again (FORMAT.md, `arrowquant.source`). */
 import { createHash, type Hash } from "node:crypto";
-import { readExactly, withFile, type OpenFile } from "../io/read.js";
+import { type OpenFile, readExactly, withFile } from "../io/read.js";
 import type { Component, SourceFile } from "../tensor/info.js";
 
 export const FINGERPRINT_BLOCKS = 64;
@@ -27,11 +27,7 @@ export async function fingerprintComponent(component: Component): Promise<string
   const files = [...component.files].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   for (const file of files) {
     const name = Buffer.from(file.name, "utf8");
-    hash
-      .update(u64(name.length))
-      .update(name)
-      .update(u64(file.byteLength))
-      .update(u64(file.headerByteLength));
+    hash.update(u64(name.length)).update(name).update(u64(file.byteLength)).update(u64(file.headerByteLength));
     await withFile(file.path, async (open) => {
       await hashRange(hash, open, buffer, 0, file.headerByteLength);
       for (const [byteOffset, byteLength] of sampledRanges(file)) {
@@ -51,13 +47,7 @@ function sampledRanges({ byteLength }: SourceFile): (readonly [byteOffset: numbe
   ]);
 }
 
-async function hashRange(
-  hash: Hash,
-  file: OpenFile,
-  buffer: Buffer,
-  from: number,
-  byteLength: number,
-): Promise<void> {
+async function hashRange(hash: Hash, file: OpenFile, buffer: Buffer, from: number, byteLength: number): Promise<void> {
   for (let done = 0; done < byteLength; done += buffer.length) {
     const part = buffer.subarray(0, Math.min(buffer.length, byteLength - done));
     await readExactly(file, part, from + done);

@@ -83,9 +83,7 @@ for (const character of "+-.0123456789Ee") IN_NUMBER[character.charCodeAt(0)] = 
 const NUMBER = /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$/;
 
 /** What may follow a backslash, but for `u`. */
-const PLAIN_ESCAPES = new Set(
-  ['"', "\\", "/", "b", "f", "n", "r", "t"].map((letter) => letter.charCodeAt(0)),
-);
+const PLAIN_ESCAPES = new Set(['"', "\\", "/", "b", "f", "n", "r", "t"].map((letter) => letter.charCodeAt(0)));
 const LETTER_U = 0x75;
 
 const LITERALS: readonly (readonly [string, JsonValue])[] = [
@@ -340,9 +338,9 @@ export class JsonScanner {
         end += 1;
         continue;
       }
-      const escape = bytes[end + 1] ?? END;
-      if (PLAIN_ESCAPES.has(escape)) end += 2;
-      else if (escape === LETTER_U) end += this.unicodeEscapeLength(end);
+      const escaped = bytes[end + 1] ?? END;
+      if (PLAIN_ESCAPES.has(escaped)) end += 2;
+      else if (escaped === LETTER_U) end += this.unicodeEscapeLength(end);
       else this.fail("E_JSON", "an unknown escape inside a string", end);
     }
     this.offset = end + 1;

@@ -6,10 +6,10 @@ import type { Model } from "../tensor/info.js";
 import {
   checkOnlyComponent,
   listFolder,
+  type OpenedComponent,
   openComponentFile,
   openComponentFolder,
   openIndexFile,
-  type OpenedComponent,
 } from "./component.js";
 import { COMPONENT_NAMES, openPipeline, PIPELINE_INDEX } from "./diffusers.js";
 import { describeOtherWeights, hasWeights } from "./weight-files.js";
@@ -69,8 +69,7 @@ export const FORMATS: readonly ModelFormat[] = [
   {
     name: "safetensors",
     describes: "a safetensors file",
-    recognises: ({ kind, path, head }) =>
-      kind === "file" && (path.endsWith(".safetensors") || looksLikeHeader(head)),
+    recognises: ({ kind, path, head }) => kind === "file" && (path.endsWith(".safetensors") || looksLikeHeader(head)),
     open: (path, options) => openLone(path, options, openComponentFile),
   },
 ];
@@ -103,8 +102,7 @@ export async function openModel(path: string, options: OpenOptions = {}): Promis
 
 async function probePath(path: string): Promise<Probe> {
   const stats = await statOrThrow(path);
-  if (stats.isDirectory())
-    return { path, kind: "folder", names: await listFolder(path), head: Buffer.alloc(0) };
+  if (stats.isDirectory()) return { path, kind: "folder", names: await listFolder(path), head: Buffer.alloc(0) };
   return withFile(path, async (file) => {
     const head = Buffer.alloc(Math.min(HEAD_BYTES, file.byteLength));
     await readExactly(file, head, 0);

@@ -10,11 +10,11 @@
  *   `_quantization_metadata` (QUANTIZATION.md).
  */
 import { ArrowQuantError } from "../errors.js";
-import { DTYPES, isFloat, type Dtype } from "../tensor/dtype.js";
-import { countElements, viewAs2d } from "../tensor/layout.js";
-import type { SourceFile, SourceScale, TensorInfo } from "../tensor/info.js";
 import { readExactly, withFile } from "../io/read.js";
-import { describe, isJsonObject, parseJsonObject, quoteName, type JsonValue } from "./json.js";
+import { DTYPES, type Dtype, isFloat } from "../tensor/dtype.js";
+import type { SourceFile, SourceScale, TensorInfo } from "../tensor/info.js";
+import { countElements, viewAs2d } from "../tensor/layout.js";
+import { describe, isJsonObject, type JsonValue, parseJsonObject, quoteName } from "./json.js";
 import type { WeightSet } from "./safetensors/reader.js";
 
 /** Last segments of a weight's scale, and of its input's: a hint for float8 arithmetic, no use here. */
@@ -103,9 +103,7 @@ export async function attachSourceScales(weights: WeightSet): Promise<ScaledTens
   }
   const [first] = inputScales;
   if (first !== undefined) {
-    warnings.push(
-      `${inputScales.length} input scales of the float8 source left out, the first ${quoteName(first)}`,
-    );
+    warnings.push(`${inputScales.length} input scales of the float8 source left out, the first ${quoteName(first)}`);
   }
   const float8 = new Set(tensors.filter(({ dtype }) => isFloat8(dtype)).map(({ name }) => name));
   for (const tensor of others) if (!taken.has(tensor.name)) refuseUnknownScale(tensor, float8);
@@ -124,10 +122,7 @@ export async function attachSourceScales(weights: WeightSet): Promise<ScaledTens
  * The values of a scale: one, or one per row of the weight's 2-D view. Throws `E_NONFINITE` where one is
  * NaN or infinite.
  */
-export async function readSourceScales(
-  files: readonly SourceFile[],
-  scale: SourceScale,
-): Promise<Float32Array> {
+export async function readSourceScales(files: readonly SourceFile[], scale: SourceScale): Promise<Float32Array> {
   const bytes = await readTensorBytes(files, scale.location);
   const view = new DataView(bytes.buffer);
   const width = DTYPES[scale.dtype].bits / 8;
@@ -135,13 +130,9 @@ export async function readSourceScales(
   for (let index = 0; index < values.length; index += 1) {
     const value = Math.fround(readScale(view, index * width, scale.dtype));
     if (!Number.isFinite(value)) {
-      throw new ArrowQuantError(
-        "E_NONFINITE",
-        `scale ${quoteName(scale.tensorName)}, value ${index}: ${value}`,
-        {
-          details: { tensor: scale.tensorName, index },
-        },
-      );
+      throw new ArrowQuantError("E_NONFINITE", `scale ${quoteName(scale.tensorName)}, value ${index}: ${value}`, {
+        details: { tensor: scale.tensorName, index },
+      });
     }
     values[index] = value;
   }
@@ -150,10 +141,7 @@ export async function readSourceScales(
 
 function refuseBlockType(tensor: TensorInfo): void {
   if (DTYPES[tensor.dtype].kind !== "block") return;
-  throw refuse(
-    tensor,
-    `type ${tensor.dtype} is a code or scale of a block format, which means nothing alone`,
-  );
+  throw refuse(tensor, `type ${tensor.dtype} is a code or scale of a block format, which means nothing alone`);
 }
 
 function refuseQuantizedName(tensor: TensorInfo): void {
@@ -183,23 +171,18 @@ function findLongerNameOf(name: string, float8: ReadonlySet<string>): string | u
 
 function findWeight(byName: ReadonlyMap<string, TensorInfo>, scale: TensorInfo, prefix: string): TensorInfo {
   const weight = byName.get(`${prefix}weight`);
-  if (weight === undefined)
-    throw refuse(scale, `there is no ${quoteName(`${prefix}weight`)} that it belongs to`);
+  if (weight === undefined) throw refuse(scale, `there is no ${quoteName(`${prefix}weight`)} that it belongs to`);
   return weight;
 }
 
 /** A scale by its shape: one number, or one per row (`[o]`, `[o, 1]`, …). Blocks and columns refused. */
 function describeScale(tensor: TensorInfo, weight: TensorInfo): SourceScale {
-  if (!SCALE_DTYPES.includes(tensor.dtype))
-    throw refuse(tensor, `a scale of type ${tensor.dtype} is not known`);
+  if (!SCALE_DTYPES.includes(tensor.dtype)) throw refuse(tensor, `a scale of type ${tensor.dtype} is not known`);
   const count = countElements(tensor.shape);
   const { rows } = viewAs2d(weight.shape);
   const isPerRow = tensor.shape[0] === rows && count === rows;
   if (count !== 1 && !isPerRow) {
-    throw refuse(
-      tensor,
-      `shape [${tensor.shape}] is neither one number nor one per row of [${weight.shape}]`,
-    );
+    throw refuse(tensor, `shape [${tensor.shape}] is neither one number nor one per row of [${weight.shape}]`);
   }
   const per = count === 1 ? "tensor" : "row";
   return { tensorName: tensor.name, dtype: tensor.dtype, per, location: tensor.location };
@@ -209,24 +192,14 @@ function describeScale(tensor: TensorInfo, weight: TensorInfo): SourceScale {
  * Some writers of "fp8 scaled" files give the layers they left in full precision a scale of 1. That one
  * changes nothing; any other would have to be applied to a weight that is not quantized.
  */
-async function dropNeutralScale(
-  files: readonly SourceFile[],
-  scale: SourceScale,
-  weight: TensorInfo,
-): Promise<string> {
+async function dropNeutralScale(files: readonly SourceFile[], scale: SourceScale, weight: TensorInfo): Promise<string> {
   const name = quoteName(scale.tensorName);
-  const isNeutral =
-    isFloat(weight.dtype) && (await readSourceScales(files, scale)).every((value) => value === 1);
-  if (isNeutral)
-    return `scale ${name} of the ${weight.dtype} ${quoteName(weight.name)} is 1 and was left out`;
+  const isNeutral = isFloat(weight.dtype) && (await readSourceScales(files, scale)).every((value) => value === 1);
+  if (isNeutral) return `scale ${name} of the ${weight.dtype} ${quoteName(weight.name)} is 1 and was left out`;
   throw refuse({ name: scale.tensorName }, `${quoteName(weight.name)} is ${weight.dtype}, not float8`);
 }
 
-async function checkComfyMarker(
-  files: readonly SourceFile[],
-  marker: TensorInfo,
-  weight: TensorInfo,
-): Promise<void> {
+async function checkComfyMarker(files: readonly SourceFile[], marker: TensorInfo, weight: TensorInfo): Promise<void> {
   if (marker.dtype !== "U8" || marker.location.byteLength > MAX_MARKER_BYTES) {
     throw refuse(marker, `${marker.location.byteLength} bytes of ${marker.dtype} are no marker of a format`);
   }
@@ -242,8 +215,7 @@ function checkComfyMetadata(metadata: ReadonlyMap<string, string>): void {
   if (text === undefined) return;
   const source = '"_quantization_metadata"';
   const layers = parseJsonObject(Buffer.from(text, "utf8"), source).get("layers");
-  if (!isJsonObject(layers))
-    throw new ArrowQuantError("E_PREQUANTIZED", `${source} has no "layers" that can be read`);
+  if (!isJsonObject(layers)) throw new ArrowQuantError("E_PREQUANTIZED", `${source} has no "layers" that can be read`);
   for (const [layer, settings] of layers) checkComfyLayer(settings, layer);
 }
 
@@ -254,17 +226,12 @@ function checkComfyLayer(settings: JsonValue, name: string): string {
     const shown = typeof format === "string" ? quoteName(format) : describe(format);
     throw refuse({ name }, `its format, ${shown}, cannot be read`);
   }
-  const unknown = isJsonObject(settings)
-    ? [...settings.keys()].find((key) => !HARMLESS_KEYS.includes(key))
-    : undefined;
+  const unknown = isJsonObject(settings) ? [...settings.keys()].find((key) => !HARMLESS_KEYS.includes(key)) : undefined;
   if (unknown !== undefined) throw refuse({ name }, `its setting ${quoteName(unknown)} is not known`);
   return format;
 }
 
-async function readTensorBytes(
-  files: readonly SourceFile[],
-  location: TensorInfo["location"],
-): Promise<Uint8Array> {
+async function readTensorBytes(files: readonly SourceFile[], location: TensorInfo["location"]): Promise<Uint8Array> {
   const file = files[location.file] as SourceFile;
   const bytes = new Uint8Array(location.byteLength);
   await withFile(file.path, (open) => readExactly(open, bytes, location.byteOffset));

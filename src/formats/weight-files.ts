@@ -99,8 +99,7 @@ export function chooseWeightFile(
     const chosen = matching.find(({ kind }) => kind === prefers) ?? matching[0];
     if (chosen === undefined) continue;
     const others = matching.filter((file) => file !== chosen).map(({ fileName }) => fileName);
-    const warnings =
-      others.length === 0 ? [] : [`${chosen.fileName} was read, ${others.join(", ")} beside it was not`];
+    const warnings = others.length === 0 ? [] : [`${chosen.fileName} was read, ${others.join(", ")} beside it was not`];
     return { chosen, warnings };
   }
   if (standard.length > 0 || variant !== null) throw noVariant(folder, all, variant);
@@ -108,14 +107,10 @@ export function chooseWeightFile(
   const [chosen, second] = indexes.length > 0 ? indexes : all;
   if (chosen !== undefined && second === undefined) return { chosen, warnings: [] };
   const listed = all.map(({ fileName }) => fileName);
-  throw new ArrowQuantError(
-    "E_UNKNOWN_FORMAT",
-    `"${folder}" holds several sets of weights: ${listed.join(", ")}`,
-    {
-      hint: "give one of these files instead of the folder",
-      details: { folder, files: listed },
-    },
-  );
+  throw new ArrowQuantError("E_UNKNOWN_FORMAT", `"${folder}" holds several sets of weights: ${listed.join(", ")}`, {
+    hint: "give one of these files instead of the folder",
+    details: { folder, files: listed },
+  });
 }
 
 function splitVariant(stem: string): Pick<WeightFile, "base" | "variant"> {
@@ -130,8 +125,7 @@ function noVariant(folder: string, all: readonly WeightFile[], variant: string |
   const variants = [...new Set(all.flatMap((file) => (file.variant === null ? [] : [file.variant])))].sort();
   const hasPlain = all.some((file) => file.variant === null);
   const available = [...(hasPlain ? ["weights without a variant"] : []), ...variants].join(", ");
-  const wanted =
-    variant === null ? "no weights without a variant" : `no weights of variant ${JSON.stringify(variant)}`;
+  const wanted = variant === null ? "no weights without a variant" : `no weights of variant ${JSON.stringify(variant)}`;
   const [first] = variants;
   return new ArrowQuantError("E_VARIANT", `"${folder}" has ${wanted}; it has: ${available}`, {
     hint: first === undefined ? "leave --variant out" : `name one: --variant ${first}`,

@@ -120,7 +120,10 @@ export class OutputFile {
     for (let done = 0; done < into.byteLength; ) {
       const { bytesRead } = await this.#handle.read(into, done, into.byteLength - done, byteOffset + done);
       if (bytesRead === 0) {
-        throw new ArrowQuantError("E_WRITE", `${this.path} ends at byte ${byteOffset + done} although more was written`);
+        throw new ArrowQuantError(
+          "E_WRITE",
+          `${this.path} ends at byte ${byteOffset + done} although more was written`,
+        );
       }
       done += bytesRead;
     }

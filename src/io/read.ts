@@ -1,8 +1,8 @@
 /**
  * Positioned, exact reads. Nothing here reads a file whole: callers say which bytes and where they go.
  */
-import { readSync, type BigIntStats } from "node:fs";
-import { open, stat, type FileHandle } from "node:fs/promises";
+import { type BigIntStats, readSync } from "node:fs";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import { ArrowQuantError } from "../errors.js";
 
 /** A regular file open for reading, as it was at that moment. */
@@ -94,13 +94,9 @@ export function readExactlySync(fd: number, path: string, target: Uint8Array, by
 export async function readSmallFile(path: string, maxBytes: number): Promise<Buffer> {
   return withFile(path, async (file) => {
     if (file.byteLength > maxBytes) {
-      throw new ArrowQuantError(
-        "E_LIMIT",
-        `"${path}" has ${file.byteLength} bytes, the limit is ${maxBytes}`,
-        {
-          details: { path, byteLength: file.byteLength, maxBytes },
-        },
-      );
+      throw new ArrowQuantError("E_LIMIT", `"${path}" has ${file.byteLength} bytes, the limit is ${maxBytes}`, {
+        details: { path, byteLength: file.byteLength, maxBytes },
+      });
     }
     const bytes = Buffer.alloc(file.byteLength);
     await readExactly(file, bytes, 0);
@@ -109,12 +105,7 @@ export async function readSmallFile(path: string, maxBytes: number): Promise<Buf
 }
 
 /** An operating system's failure as one of ours, with path, offset and errno. */
-export function readError(
-  error: unknown,
-  path: string,
-  verb: "open" | "read",
-  byteOffset?: number,
-): ArrowQuantError {
+export function readError(error: unknown, path: string, verb: "open" | "read", byteOffset?: number): ArrowQuantError {
   const { code = "unknown", errno } = error as NodeJS.ErrnoException;
   const details = { path, errno: errno ?? null, errnoName: code, byteOffset: byteOffset ?? null };
   if (code === "ENOENT" || code === "ENOTDIR") {

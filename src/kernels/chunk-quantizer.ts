@@ -6,15 +6,15 @@ import { allocatedBytes } from "./arena.js";
 import type { RowQuantizer } from "./exports.js";
 import type { Kernels } from "./load.js";
 import {
-  SOURCE_SCALE_MODES,
-  SPARE_BYTES,
-  type SourceScaleMode,
   readSums,
   rowScratchSizes,
+  SOURCE_SCALE_MODES,
+  type SourceScaleMode,
+  SPARE_BYTES,
   slabSizes,
   sumSizes,
 } from "./regions.js";
-import { TILE_BYTES, fillTile, readBadWeight } from "./tile.js";
+import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
 
 export interface ChunkShape {
   /** Rows of the chunk. */
@@ -76,10 +76,7 @@ export class ChunkQuantizer {
 
   /** Arena bytes that a chunk of that shape takes, exactly. */
   static bytesNeeded(method: RowQuantizer, spec: QuantSpec, shape: ChunkShape): number {
-    return Object.values(regionSizes(method, spec, shape)).reduce(
-      (sum, size) => sum + allocatedBytes(size),
-      0,
-    );
+    return Object.values(regionSizes(method, spec, shape)).reduce((sum, size) => sum + allocatedBytes(size), 0);
   }
 
   /** Resets the arena and lays everything out. The spec must have passed `checkSpec` and `method.check`. */
@@ -146,8 +143,7 @@ export class ChunkQuantizer {
     const layout = rowLayout(this.#shape.cols, this.#spec);
     const isR2q = method === "r2q";
     const hasZeroPoints = !symmetric && !isR2q;
-    const codes = (at: number, perRow: number, present: boolean) =>
-      present ? arena.bytes(at, rows * perRow) : null;
+    const codes = (at: number, perRow: number, present: boolean) => (present ? arena.bytes(at, rows * perRow) : null);
     return {
       data: arena.bytes(ptr.data, rows * layout.codeBytes),
       scales: arena.floats(ptr.storedScales, rows * layout.scaleCount),

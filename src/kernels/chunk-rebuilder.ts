@@ -8,15 +8,8 @@ import { allocatedBytes } from "./arena.js";
 import type { BadWeight } from "./chunk-quantizer.js";
 import type { OutDtype } from "./converter.js";
 import type { Kernels } from "./load.js";
-import {
-  SOURCE_SCALE_MODES,
-  type SourceScaleMode,
-  readSums,
-  rowScratchSizes,
-  slabSizes,
-  sumSizes,
-} from "./regions.js";
-import { TILE_BYTES, fillTile, readBadWeight } from "./tile.js";
+import { readSums, rowScratchSizes, SOURCE_SCALE_MODES, type SourceScaleMode, slabSizes, sumSizes } from "./regions.js";
+import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
 
 export interface RebuildOptions {
   /** Most rows of one slab. */
@@ -66,8 +59,7 @@ function checkStored(stored: StoredChunk): void {
   const { bits, storageBits, scaleBits, zeroPointBits, groupSize, superGroupSize, cols } = stored;
   const integers = { bits, storageBits, scaleBits: scaleBits ?? 1, zeroPointBits: zeroPointBits ?? 1 };
   for (const [name, value] of Object.entries(integers)) {
-    if (!Number.isInteger(value) || value < 1 || value > 8)
-      fail(`${name} is ${value}, not 1 to 8`, { [name]: value });
+    if (!Number.isInteger(value) || value < 1 || value > 8) fail(`${name} is ${value}, not 1 to 8`, { [name]: value });
   }
   if (storageBits < bits) fail(`${bits} bits are stored in ${storageBits}`, { bits, storageBits });
   if (!Number.isInteger(groupSize) || groupSize < 1) fail(`group size is ${groupSize}`, { groupSize });
@@ -207,10 +199,7 @@ export class ChunkRebuilder {
   source(rowCount: number): Uint8Array {
     const { sourceDtype } = this.#options;
     if (sourceDtype === undefined) throw new ArrowQuantError("E_INTERNAL", "compare without a sourceDtype");
-    return this.#kernels.arena.bytes(
-      this.#ptr.source,
-      (rowCount * this.#cols * DTYPES[sourceDtype].bits) / 8,
-    );
+    return this.#kernels.arena.bytes(this.#ptr.source, (rowCount * this.#cols * DTYPES[sourceDtype].bits) / 8);
   }
 
   /** Where source scales are to be written: one, or one per row of the next slab. */

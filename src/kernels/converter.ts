@@ -2,8 +2,8 @@
 import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { allocatedBytes } from "./arena.js";
 import type { Kernels } from "./load.js";
-import { SOURCE_SCALE_MODES, type SourceScaleMode, rowScratchSizes, slabSizes } from "./regions.js";
-import { TILE_BYTES, fillTile } from "./tile.js";
+import { rowScratchSizes, SOURCE_SCALE_MODES, type SourceScaleMode, slabSizes } from "./regions.js";
+import { fillTile, TILE_BYTES } from "./tile.js";
 
 /** Types that weights are written in. */
 export type OutDtype = "F32" | "F16" | "BF16";

@@ -53,10 +53,7 @@ export type TileField = (typeof TILE_FIELDS)[number];
 
 export const TILE_BYTES = 4 * TILE_FIELDS.length;
 
-const FIELD_INDEX = Object.fromEntries(TILE_FIELDS.map((name, index) => [name, index])) as Record<
-  TileField,
-  number
->;
+const FIELD_INDEX = Object.fromEntries(TILE_FIELDS.map((name, index) => [name, index])) as Record<TileField, number>;
 
 /** Fills the tile at `tilePtr`; fields that are not given become 0. */
 export function fillTile(arena: Arena, tilePtr: number, fields: Partial<Record<TileField, number>>): void {

@@ -6,7 +6,7 @@ import { detectArchitecture, stripNames } from "./keep.js";
 import { checkLayerRules, compileLayerRules, planLayers } from "./layers.js";
 import { detectModality, type NamedComponent } from "./modality.js";
 import type { ComponentPlan, Decision } from "./plan.js";
-import { chooseStrategy, pinnedSpec, type Calibration } from "./strategy.js";
+import { type Calibration, chooseStrategy, pinnedSpec } from "./strategy.js";
 
 export interface PlanInput {
   /** The components to quantize. */
@@ -23,12 +23,7 @@ export interface PlanInput {
  *   regular expression or that matches no tensor of any component; `E_NOTHING` where every tensor would be
  *   kept; `E_CONFLICT` for settings that cannot be met
  */
-export function planComponents({
-  components,
-  pipelineClassName,
-  config,
-  calibration,
-}: PlanInput): ComponentPlan[] {
+export function planComponents({ components, pipelineClassName, config, calibration }: PlanInput): ComponentPlan[] {
   const { values } = config;
   const rules = compileLayerRules(config);
   const named: NamedComponent[] = components.map((component) => {
@@ -61,10 +56,7 @@ export function planComponents({
       decisions,
       notApplied: strategy.notApplied,
       warnings: isGuess
-        ? [
-            ...warnings,
-            `component "${component.name}" has no known architecture: layers are kept by common names`,
-          ]
+        ? [...warnings, `component "${component.name}" has no known architecture: layers are kept by common names`]
         : warnings,
       baseSpec: strategy.baseSpec,
       layers: planLayers(component.tensors, names, rules, {
@@ -96,8 +88,7 @@ export function planComponent({
 
 function refuseNothing(plans: readonly ComponentPlan[]): ArrowQuantError {
   const counts = new Map<string, number>();
-  for (const { reason } of plans.flatMap(({ layers }) => layers))
-    counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  for (const { reason } of plans.flatMap(({ layers }) => layers)) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   const reasons = [...counts].sort(([, a], [, b]) => b - a);
   const total = reasons.reduce((sum, [, count]) => sum + count, 0);
   // The commonest tell the story; a table of every pattern would not.

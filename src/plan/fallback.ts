@@ -4,9 +4,7 @@ import type { BitWidth, MethodName, QuantSpec } from "../tensor/layout.js";
 const NEXT_WIDTHS: Readonly<Record<BitWidth, BitWidth | null>> = { 2: 4, 4: 8, 8: null };
 
 /** Methods that exist at some widths only, with what stands in for them at the others. */
-const SUBSTITUTES: Partial<
-  Record<MethodName, { readonly bits: readonly BitWidth[]; readonly by: MethodName }>
-> = {
+const SUBSTITUTES: Partial<Record<MethodName, { readonly bits: readonly BitWidth[]; readonly by: MethodName }>> = {
   r2q: { bits: [2], by: "hqq" },
 };
 

@@ -84,8 +84,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   {
     name: "text-encoder",
     componentNames: /^(?:text_encoder|image_encoder|prior_text_encoder)(?:_\d+)?$/,
-    classNames:
-      /^(?:CLIP|T5|UMT5|MT5|ByT5|Llama|Gemma|Qwen\d|Mistral|ChatGLM|Clap|(?:XLM)?Roberta|Bert|Siglip)/,
+    classNames: /^(?:CLIP|T5|UMT5|MT5|ByT5|Llama|Gemma|Qwen\d|Mistral|ChatGLM|Clap|(?:XLM)?Roberta|Bert|Siglip)/,
     signatures: [[/^text_model\.encoder\.layers\./], [/^encoder\.block\.\d+\.layer\./, /^shared\./]],
     keeps: [
       ...COMMON,
@@ -139,10 +138,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
       ...COMMON,
       ...MMDIT_INPUTS,
       keep(/^distilled_guidance_layer\./, "modulation from the timestep"),
-      keep(
-        /^(?:double_stream_modulation_(?:img|txt)|single_stream_modulation)\./,
-        "modulation shared by all blocks",
-      ),
+      keep(/^(?:double_stream_modulation_(?:img|txt)|single_stream_modulation)\./, "modulation shared by all blocks"),
       ...DIFFUSERS_MMDIT,
     ],
   },
@@ -327,10 +323,7 @@ export const UNKNOWN_ARCHITECTURE: Architecture = {
       /(?:^|\.)(?:t|time|timestep|time_text|sigma|noise|guidance)_(?:emb|embed|embedder|embedding)\./,
       "timestep embedder",
     ),
-    keep(
-      /(?:^|\.)(?:timestep_proj|time_projection|time_in|guidance_in|sigma_map|t_block)\./,
-      "timestep embedder",
-    ),
+    keep(/(?:^|\.)(?:timestep_proj|time_projection|time_in|guidance_in|sigma_map|t_block)\./, "timestep embedder"),
     keep(/(?:^|\.)(?:y|label|class|add)_(?:emb|embed|embedder|embedding)\./, "label embedder"),
     keep(
       /(?:^|\.)(?:context|caption|cap|text|txt|image|img)_(?:emb|embed|embedder|embedding)\w*\./,
@@ -342,26 +335,18 @@ export const UNKNOWN_ARCHITECTURE: Architecture = {
       "position embedding",
     ),
     keep(/(?:^|\.)(?:x|patch|input)_(?:emb|embed|embedder|embedding)\./, "patch embedding"),
-    keep(
-      /^(?:patchify_proj|conv_in|proj_in|img_in|input_proj|input_blocks\.0\.0|preprocess_conv)\./,
-      "input layer",
-    ),
+    keep(/^(?:patchify_proj|conv_in|proj_in|img_in|input_proj|input_blocks\.0\.0|preprocess_conv)\./, "input layer"),
     keep(/(?:^|\.)(?:embed_tokens|word_embeddings|wte|wpe)\./, "token embeddings"),
     keep(/(?:^|\.)(?:cls|mask|pad|x_pad|cap_pad|register|query)_tokens?$/, "learned token"),
     keep(/(?:^|\.)adaln_single\.|(?:^|\.)modulation$/, "adaLN-single table"),
     SCALE_SHIFT_TABLE,
-    keep(
-      /^(?:final_layer|output_layer|lm_head|head|conv_out|proj_out\w*|norm_out|postprocess_conv)\./,
-      "final layer",
-    ),
+    keep(/^(?:final_layer|output_layer|lm_head|head|conv_out|proj_out\w*|norm_out|postprocess_conv)\./, "final layer"),
   ],
 };
 
 /** The names of `tensors` without the prefix of the denoiser, in order. */
 export function stripNames(tensors: readonly TensorInfo[]): string[] {
-  const prefix = DENOISER_PREFIXES.find((candidate) =>
-    tensors.some(({ name }) => name.startsWith(candidate)),
-  );
+  const prefix = DENOISER_PREFIXES.find((candidate) => tensors.some(({ name }) => name.startsWith(candidate)));
   return tensors.map(({ name }) =>
     prefix !== undefined && name.startsWith(prefix) ? name.slice(prefix.length) : name,
   );

@@ -11,11 +11,11 @@
  * 7. Everything else is quantized.
  */
 import { distance } from "fastest-levenshtein";
-import { describeOrigin, type ConfigKey, type ResolvedConfig } from "../config/config.js";
+import { type ConfigKey, describeOrigin, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
 import { DTYPES, isFloat } from "../tensor/dtype.js";
 import type { TensorInfo } from "../tensor/info.js";
-import { countElements, type BitWidth, type QuantSpec } from "../tensor/layout.js";
+import { type BitWidth, countElements, type QuantSpec } from "../tensor/layout.js";
 import type { Architecture } from "./keep.js";
 import { compilePattern, type NamePattern } from "./pattern.js";
 import type { LayerPlan } from "./plan.js";
@@ -59,9 +59,7 @@ export function compileLayerRules(config: ResolvedConfig): LayerRules {
     })),
     exclude: values.exclude.map((source) => compile("exclude", source)),
     include: values.include.map((source) => compile("include", source)),
-    sensitivePatterns: values.sensitive_layer_patterns.map((source) =>
-      compile("sensitive_layer_patterns", source),
-    ),
+    sensitivePatterns: values.sensitive_layer_patterns.map((source) => compile("sensitive_layer_patterns", source)),
     sensitiveNames: new Map(values.sensitive_layer_names.map((name) => [name, { name, matched: 0 }])),
   };
 }
@@ -115,8 +113,7 @@ function decide(tensor: TensorInfo, name: string, rules: LayerRules, context: La
     return { spec: context.pinnedSpec(width.bits), reason: `${reason} bits`, pinned: true };
   }
   if (excluded !== null) return { spec: null, reason: `exclude "${excluded.pattern.source}"` };
-  if (rules.include.length > 0 && included === null)
-    return { spec: null, reason: "include: no pattern matches" };
+  if (rules.include.length > 0 && included === null) return { spec: null, reason: "include: no pattern matches" };
   if (named !== null) return { spec: null, reason: `sensitive_layer_names "${named}"` };
   if (sensitive !== null) {
     return { spec: null, reason: `sensitive_layer_patterns "${sensitive.pattern.source}"` };
@@ -170,11 +167,7 @@ function findNamed(names: LayerRules["sensitiveNames"], tensorName: string): str
  * Holds the rules to what they matched in `tensors`: throws `E_PATTERN` for a pattern or name that matched
  * nothing, returns warnings for patterns that matched and still decided nothing.
  */
-export function checkLayerRules(
-  rules: LayerRules,
-  tensors: readonly TensorInfo[],
-  config: ResolvedConfig,
-): string[] {
+export function checkLayerRules(rules: LayerRules, tensors: readonly TensorInfo[], config: ResolvedConfig): string[] {
   const patterns = [...rules.widths, ...rules.exclude, ...rules.include, ...rules.sensitivePatterns];
   const example = tensors.find(({ shape }) => shape.length > 1)?.name ?? tensors[0]?.name;
   for (const { setting, pattern, matched } of patterns) {

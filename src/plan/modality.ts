@@ -26,23 +26,11 @@ const rule = (pattern: RegExp, modality: Modality, strength: Strength = "specifi
 
 /** `_class_name` of model_index.json; the first match counts. */
 const PIPELINE_CLASSES: readonly ClassRule[] = [
-  rule(
-    /^(?:AudioLDM|AudioDiffusion|DanceDiffusion|MusicLDM|StableAudio|SpectrogramDiffusion|ACEStep)/,
-    "audio",
-  ),
-  rule(
-    /^(?:Wan|LTX|HunyuanVideo|CogVideoX|Mochi|Allegro|Latte|AnimateDiff|TextToVideo|VideoToVideo)/,
-    "video",
-  ),
-  rule(
-    /^(?:StableVideo|I2VGenXL|PIA|Cosmos|EasyAnimate|SkyReels|ConsisID|SanaVideo|Kandinsky5[TI]2V)/,
-    "video",
-  ),
+  rule(/^(?:AudioLDM|AudioDiffusion|DanceDiffusion|MusicLDM|StableAudio|SpectrogramDiffusion|ACEStep)/, "audio"),
+  rule(/^(?:Wan|LTX|HunyuanVideo|CogVideoX|Mochi|Allegro|Latte|AnimateDiff|TextToVideo|VideoToVideo)/, "video"),
+  rule(/^(?:StableVideo|I2VGenXL|PIA|Cosmos|EasyAnimate|SkyReels|ConsisID|SanaVideo|Kandinsky5[TI]2V)/, "video"),
   rule(/^(?:LLaDA|Dream(?!Booth)|MDLM|SEDD|BD3LM)/i, "text"),
-  rule(
-    /^(?:StableDiffusion|StableCascade|LatentConsistency|LDM|Flux|Sana|PixArt|Lumina|HiDream|AuraFlow)/,
-    "image",
-  ),
+  rule(/^(?:StableDiffusion|StableCascade|LatentConsistency|LDM|Flux|Sana|PixArt|Lumina|HiDream|AuraFlow)/, "image"),
   rule(/^(?:Kandinsky|Chroma|QwenImage|CogView|HunyuanDiT|HunyuanImage|IF|Wuerstchen|UnCLIP|DiT)/, "image"),
   rule(/^(?:ControlNet|Bria|ZImage|OmniGen|Amused|Marigold|PaintByExample|LEditsPP)/, "image"),
   rule(/^(?:DDPM|DDIM|PNDM|ScoreSdeVe|KarrasVe|ConsistencyModel)Pipeline$/, "image", "general"),
@@ -52,10 +40,7 @@ const PIPELINE_CLASSES: readonly ClassRule[] = [
 const COMPONENT_CLASSES: readonly ClassRule[] = [
   rule(/^(?:AudioLDM|StableAudio|MusicLDM|ACEStep|F5TTS|LongCatAudio)/, "audio"),
   rule(/^UNet1D/, "audio", "general"),
-  rule(
-    /Transformer3DModel$|^UNet(?:3DCondition|SpatioTemporalCondition|Motion)Model$|^I2VGenXLUNet$/,
-    "video",
-  ),
+  rule(/Transformer3DModel$|^UNet(?:3DCondition|SpatioTemporalCondition|Motion)Model$|^I2VGenXLUNet$/, "video"),
   rule(/^(?:WanVACE|CogVideoX|HunyuanVideo|Mochi|Allegro)/, "video"),
   rule(/^(?:LLaDA|Dream(?:Model|For)|MDLM|SEDD|BD3LM|DiffuLlama)/i, "text"),
   rule(/^(?:Flux|SD3|PixArt|DiT|Sana|AuraFlow|Lumina|HiDream|Chroma|QwenImage|CogView|HunyuanDiT)/, "image"),
@@ -144,9 +129,7 @@ export function detectModality(
   if (chosen !== null) {
     const other = found.filter((modality) => modality !== chosen && !isNarrower(chosen, modality));
     const warnings =
-      other.length === 0
-        ? []
-        : [`modality ${chosen} (${chosenBy}) although the model looks like ${other.join(", ")}`];
+      other.length === 0 ? [] : [`modality ${chosen} (${chosenBy}) although the model looks like ${other.join(", ")}`];
     return { modality: chosen, rule: chosenBy, evidence: [chosenBy, ...texts], warnings };
   }
   const [modality] = found;
@@ -175,10 +158,7 @@ function decide(counted: readonly Evidence[]): Modality[] {
   return [...found];
 }
 
-function collectEvidence(
-  components: readonly NamedComponent[],
-  pipelineClassName: string | null,
-): Evidence[] {
+function collectEvidence(components: readonly NamedComponent[], pipelineClassName: string | null): Evidence[] {
   const evidence: Evidence[] = [];
   const add = (found: ClassRule | undefined, text: string): void => {
     if (found !== undefined) evidence.push({ modality: found.modality, strength: found.strength, text });
@@ -218,13 +198,13 @@ function collectEvidence(
 
 function collectConfigEvidence(component: Component): Evidence[] {
   const config = parseConfig(component);
-  const evidence: Evidence[] = CONFIG_FIELDS.filter(({ fields }) =>
-    fields.every((field) => isSet(config[field])),
-  ).map(({ fields, modality }) => ({
-    modality,
-    strength: "general",
-    text: `config ${fields.join(" and ")}`,
-  }));
+  const evidence: Evidence[] = CONFIG_FIELDS.filter(({ fields }) => fields.every((field) => isSet(config[field]))).map(
+    ({ fields, modality }) => ({
+      modality,
+      strength: "general",
+      text: `config ${fields.join(" and ")}`,
+    }),
+  );
   const modelType = config["model_type"];
   if (typeof modelType === "string") {
     const known = MODEL_TYPES.find(({ pattern }) => pattern.test(modelType));

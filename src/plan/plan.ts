@@ -1,7 +1,8 @@
 /** What will be done with each tensor, and why. Plans are plain data: pure functions make and change them. */
-import type { QuantSpec } from "../tensor/layout.js";
+
 import type { Dtype } from "../tensor/dtype.js";
 import type { TensorInfo } from "../tensor/info.js";
+import type { QuantSpec } from "../tensor/layout.js";
 
 export const MODALITIES = ["text", "code", "image", "audio", "video"] as const;
 export type Modality = (typeof MODALITIES)[number];

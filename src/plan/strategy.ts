@@ -4,9 +4,9 @@
  * Values set by hand stand; values of profiles and defaults give way to them. Two settings set by hand that
  * contradict each other never come here (config/conflict.ts).
  */
-import { describeOrigin, isExplicit, type ConfigKey, type ResolvedConfig } from "../config/config.js";
+import { type ConfigKey, describeOrigin, isExplicit, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
-import { MIN_GROUP_SIZE, type BitWidth, type MethodName, type QuantSpec } from "../tensor/layout.js";
+import { type BitWidth, type MethodName, MIN_GROUP_SIZE, type QuantSpec } from "../tensor/layout.js";
 import { methodAtWidth } from "./fallback.js";
 import type { Decision, Modality, NotApplied } from "./plan.js";
 
@@ -50,11 +50,7 @@ export interface Strategy {
 }
 
 /** The strategy for a model of `modality` under `config`. Throws `E_CONFLICT` where nothing can give way. */
-export function chooseStrategy(
-  modality: Modality,
-  config: ResolvedConfig,
-  calibration: Calibration,
-): Strategy {
+export function chooseStrategy(modality: Modality, config: ResolvedConfig, calibration: Calibration): Strategy {
   const { values } = config;
   const bits = chooseBits(config);
   const method = chooseMethod(modality, bits.value, config, calibration);
@@ -155,14 +151,10 @@ function chooseMethod(
 
 function refuseUncalibrated(config: ResolvedConfig, method: string): ArrowQuantError {
   const rule = originRule(config, "method");
-  return new ArrowQuantError(
-    "E_CONFLICT",
-    `method ${method} (${rule}) needs calibration, and there is none`,
-    {
-      hint: "hqq is the best method without calibration; leave method out to have it chosen",
-      details: { method, origin: rule },
-    },
-  );
+  return new ArrowQuantError("E_CONFLICT", `method ${method} (${rule}) needs calibration, and there is none`, {
+    hint: "hqq is the best method without calibration; leave method out to have it chosen",
+    details: { method, origin: rule },
+  });
 }
 
 interface Storage {
@@ -216,8 +208,7 @@ function chooseActivations(
       ? { value: strategy.timeAware, rule: byStrategy(strategy.timeAware) }
       : { value: values.enable_time_aware, rule: originRule(config, "enable_time_aware") };
   // A profile's `true` allows what the modality asks for; its `false` forbids it.
-  const isLeft =
-    values.enable_spatial === null || (values.enable_spatial && !isExplicit(config, "enable_spatial"));
+  const isLeft = values.enable_spatial === null || (values.enable_spatial && !isExplicit(config, "enable_spatial"));
   const spatial: Choice<boolean> = isLeft
     ? { value: strategy.spatial, rule: byStrategy(strategy.spatial) }
     : { value: values.enable_spatial === true, rule: originRule(config, "enable_spatial") };

@@ -213,8 +213,7 @@ export function benchKernels({ runs = 21 } = {}) {
     const result = { name, simd: figures("simd"), scalar: figures("scalar"), aim: AIMS[name] ?? null };
     result.ratio = result.simd.median / result.scalar.median;
     results.push(result);
-    const cell = ({ median: middle, best }) =>
-      `${(middle / 1e6).toFixed(0)} (${(best / 1e6).toFixed(0)})`.padStart(16);
+    const cell = ({ median: middle, best }) => `${(middle / 1e6).toFixed(0)} (${(best / 1e6).toFixed(0)})`.padStart(16);
     const aim = result.aim === null ? "" : `   aim ${result.aim / 1e6}`;
     const ratio = result.ratio.toFixed(1).padStart(7);
     console.log(`${name.padEnd(36)}${cell(result.simd)}${cell(result.scalar)}${ratio}${aim}`);

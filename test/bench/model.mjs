@@ -1,6 +1,5 @@
 /** Writes a float16 safetensors model of DiT-XL/2's shapes, with as many blocks as a size asks for. */
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, statSync } from "node:fs";
-import { writeFileSync, writeSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { describeOrigin, isExplicit, ORIGIN_SOURCES } from "../../dist/config/config.js";
 import { ENVIRONMENT_VARIABLES } from "../../dist/config/environment.js";
-import { resolveConfig, type ConfigSources } from "../../dist/config/resolve.js";
+import { type ConfigSources, resolveConfig } from "../../dist/config/resolve.js";
 import { CONFIG_KEYS } from "../../dist/config/schema.js";
 import { ArrowQuantError } from "../../dist/errors.js";
 
@@ -39,10 +39,7 @@ describe("profiles", () => {
   });
 
   it("defaults are those of profile local, so naming it changes no value", async () => {
-    const [plain, named] = await Promise.all([
-      resolveConfig(),
-      resolveConfig({ flags: { profile: "local" } }),
-    ]);
+    const [plain, named] = await Promise.all([resolveConfig(), resolveConfig({ flags: { profile: "local" } })]);
     expect(named.values).toEqual(plain.values);
     const { configSchema } = await import("../../dist/config/schema.js");
     expect(plain.values).toEqual(configSchema.parse({}));
@@ -80,10 +77,7 @@ describe("precedence", () => {
         Object.entries(SHARED_KEYS).map(([key, value]) => [
           key,
           fc.record(
-            { flag: value, object: value, environment: value, file: value } as Record<
-              string,
-              fc.Arbitrary<unknown>
-            >,
+            { flag: value, object: value, environment: value, file: value } as Record<string, fc.Arbitrary<unknown>>,
             { requiredKeys: [] },
           ),
         ]),
@@ -97,10 +91,7 @@ describe("precedence", () => {
             .filter(([, sources]) => Object.hasOwn(sources, source))
             .map(([key, sources]) => [key, sources[source]]);
         const fileEntries = from("file");
-        const flags = from("flag").map(([key, value]): [string, unknown] => [
-          key,
-          asText ? String(value) : value,
-        ]);
+        const flags = from("flag").map(([key, value]): [string, unknown] => [key, asText ? String(value) : value]);
         const config = await resolveConfig({
           flags: Object.fromEntries([...flags, ["profile", profileName]]),
           config: Object.fromEntries(from("object")),
@@ -205,14 +196,11 @@ describe("values as text", () => {
     expect((await resolveConfig({ file: { path: "q", text: `memory: ${text}` } })).values.memory).toBe(bytes);
   });
 
-  it.each(["512", "10KB", "1iB", "much", "-1GB", "1e9999", "99999999999TB"])(
-    "refuses memory %s",
-    async (text) => {
-      const error = await refusal({ flags: { memory: text } });
-      expect(error.code).toBe("E_CONFIG");
-      expect(error.message).toContain(`--memory: "${text}" is not allowed`);
-    },
-  );
+  it.each(["512", "10KB", "1iB", "much", "-1GB", "1e9999", "99999999999TB"])("refuses memory %s", async (text) => {
+    const error = await refusal({ flags: { memory: text } });
+    expect(error.code).toBe("E_CONFIG");
+    expect(error.message).toContain(`--memory: "${text}" is not allowed`);
+  });
 
   it.each([
     ["ARROW_QUANT_BIT_WIDTH", "four", "2, 4 or 8"],
@@ -360,9 +348,7 @@ describe("contradictions", () => {
     [{ fail_fast: true, min_accuracy: 0 }, "fail_fast", "min_accuracy"],
     [{ num_time_groups: 4, enable_time_aware: false }, "num_time_groups", "enable_time_aware"],
   ])("%j names both", async (settings, first, second) => {
-    const [one, two] = [first, second].map(
-      (key) => [key, (settings as Record<string, unknown>)[key]] as const,
-    );
+    const [one, two] = [first, second].map((key) => [key, (settings as Record<string, unknown>)[key]] as const);
     // From two sources, so that the message has to tell them apart.
     const error = await refusal({
       flags: { [one![0]]: one![1] },

@@ -21,37 +21,19 @@ describe("the JSON Schema", () => {
     for (const key of CONFIG_KEYS) {
       const { default: standard, examples = [] } = schema.properties?.[key] ?? {};
       for (const value of [standard, ...examples]) {
-        expect(configSchema.shape[key].safeParse(value).success, `${key} ${JSON.stringify(value)}`).toBe(
-          true,
-        );
+        expect(configSchema.shape[key].safeParse(value).success, `${key} ${JSON.stringify(value)}`).toBe(true);
       }
     }
   });
 
   // Read back from its JSON, the schema is judged apart from the code that made it.
-  const reader = z.fromJSONSchema(
-    JSON.parse(JSON.stringify(schema)) as Parameters<typeof z.fromJSONSchema>[0],
-  );
+  const reader = z.fromJSONSchema(JSON.parse(JSON.stringify(schema)) as Parameters<typeof z.fromJSONSchema>[0]);
 
   it("takes what the settings take and refuses what they refuse", () => {
     const value = fc.oneof(
       fc.constantFrom<unknown>(
         ...[2, 3, 4, 8, 16, 15, 128, 1024, 1025, 0, 0.5, 1, 1.5, -1, null, true, false, "none", "magnitude"],
-        ...[
-          "rtn",
-          "auto",
-          "awq",
-          "local",
-          "edge",
-          "image",
-          "keep",
-          "error",
-          "512MiB",
-          "1GB",
-          "512 XB",
-          "fp16",
-          "a/b",
-        ],
+        ...["rtn", "auto", "awq", "local", "edge", "image", "keep", "error", "512MiB", "1GB", "512 XB", "fp16", "a/b"],
         ...[[], ["a"], [""], [1], ["a", "b"], {}, { a: 4 }, { a: "none" }, { a: 3 }, { "7": 4 }, 2 ** 30],
       ),
       fc.integer(),

@@ -25,52 +25,55 @@ function footerBytes(file: Buffer): number {
   return file.readUInt32LE(file.length - 8) + 8;
 }
 
-describe.skipIf(CANNOT_MOUNT !== null)(`a full disk${CANNOT_MOUNT === null ? "" : ` (skipped: ${CANNOT_MOUNT})`}`, () => {
-  it.each([
-    ["at the first byte", () => 0],
-    ["in the middle", () => finished.length / 2],
-    ["at the footer", () => Math.ceil((finished.length - footerBytes(finished)) / PAGE) * PAGE],
-  ])("%s fails the run and leaves the old output", async (_where, roomBytes) => {
-    const disk = mountTmpfs("size=32m");
-    const output = join(disk, "out.parquet");
-    expect((await run(quantizeLine(UNET, output, 4))).code).toBe(0);
-    const old = readFileSync(output);
-    leaveRoom(disk, Math.floor(roomBytes() / PAGE) * PAGE);
-    const ended = await run(quantizeLine(UNET, output, 8));
-    expect(failureOf(ended)).toEqual({ exitCode: 1, code: "E_WRITE", hint: expect.stringContaining("disk is full") });
-    expect(readdirSync(disk).sort()).toEqual(["filler", "out.parquet"]);
-    expect(readFileSync(output).equals(old)).toBe(true);
-    rmSync(join(disk, "filler"));
-    expect((await run(quantizeLine(UNET, output, 8))).code).toBe(0);
-    expect(readFileSync(output).equals(finished)).toBe(true);
-  });
+describe.skipIf(CANNOT_MOUNT !== null)(
+  `a full disk${CANNOT_MOUNT === null ? "" : ` (skipped: ${CANNOT_MOUNT})`}`,
+  () => {
+    it.each([
+      ["at the first byte", () => 0],
+      ["in the middle", () => finished.length / 2],
+      ["at the footer", () => Math.ceil((finished.length - footerBytes(finished)) / PAGE) * PAGE],
+    ])("%s fails the run and leaves the old output", async (_where, roomBytes) => {
+      const disk = mountTmpfs("size=32m");
+      const output = join(disk, "out.parquet");
+      expect((await run(quantizeLine(UNET, output, 4))).code).toBe(0);
+      const old = readFileSync(output);
+      leaveRoom(disk, Math.floor(roomBytes() / PAGE) * PAGE);
+      const ended = await run(quantizeLine(UNET, output, 8));
+      expect(failureOf(ended)).toEqual({ exitCode: 1, code: "E_WRITE", hint: expect.stringContaining("disk is full") });
+      expect(readdirSync(disk).sort()).toEqual(["filler", "out.parquet"]);
+      expect(readFileSync(output).equals(old)).toBe(true);
+      rmSync(join(disk, "filler"));
+      expect((await run(quantizeLine(UNET, output, 8))).code).toBe(0);
+      expect(readFileSync(output).equals(finished)).toBe(true);
+    });
 
-  it("in a spill file fails the run and leaves nothing", async () => {
-    const disk = mountTmpfs("size=8m");
-    const line = quantizeLine(large, join(disk, "out.parquet"), 8, "--modality", "image", "--memory", "256MiB");
-    const child = start(line);
-    const names = new Set<string>();
-    const watcher = watch(disk, (_event, name) => names.add(String(name)));
-    const ended = await waitFor(child);
-    watcher.close();
-    expect(failureOf(ended)).toEqual({ exitCode: 1, code: "E_WRITE", hint: expect.stringContaining("disk is full") });
-    expect([...names].some((name) => name.endsWith(".spill"))).toBe(true);
-    expect(readdirSync(disk)).toEqual([]);
-  });
+    it("in a spill file fails the run and leaves nothing", async () => {
+      const disk = mountTmpfs("size=8m");
+      const line = quantizeLine(large, join(disk, "out.parquet"), 8, "--modality", "image", "--memory", "256MiB");
+      const child = start(line);
+      const names = new Set<string>();
+      const watcher = watch(disk, (_event, name) => names.add(String(name)));
+      const ended = await waitFor(child);
+      watcher.close();
+      expect(failureOf(ended)).toEqual({ exitCode: 1, code: "E_WRITE", hint: expect.stringContaining("disk is full") });
+      expect([...names].some((name) => name.endsWith(".spill"))).toBe(true);
+      expect(readdirSync(disk)).toEqual([]);
+    });
 
-  it("in an export leaves nothing", async () => {
-    const disk = mountTmpfs("size=1m");
-    const line = ["export", join(folder, "finished.parquet"), "-o", join(disk, "out.safetensors"), "--dtype", "f32"];
-    expect(failureOf(await run([...line, "--json"]))).toMatchObject({ exitCode: 1, code: "E_WRITE" });
-    expect(readdirSync(disk)).toEqual([]);
-  });
+    it("in an export leaves nothing", async () => {
+      const disk = mountTmpfs("size=1m");
+      const line = ["export", join(folder, "finished.parquet"), "-o", join(disk, "out.safetensors"), "--dtype", "f32"];
+      expect(failureOf(await run([...line, "--json"]))).toMatchObject({ exitCode: 1, code: "E_WRITE" });
+      expect(readdirSync(disk)).toEqual([]);
+    });
 
-  it("that is read-only is refused with its reason", async () => {
-    const disk = mountTmpfs("ro");
-    const failure = failureOf(await run(quantizeLine(small, join(disk, "out.parquet"), 4, "--modality", "image")));
-    expect(failure).toEqual({ exitCode: 1, code: "E_WRITE", hint: "the file system is read-only" });
-  });
-});
+    it("that is read-only is refused with its reason", async () => {
+      const disk = mountTmpfs("ro");
+      const failure = failureOf(await run(quantizeLine(small, join(disk, "out.parquet"), 4, "--modality", "image")));
+      expect(failure).toEqual({ exitCode: 1, code: "E_WRITE", hint: "the file system is read-only" });
+    });
+  },
+);
 
 it("a limit on the size of files fails the run and leaves the old output", async () => {
   const place = temporaryFolder();

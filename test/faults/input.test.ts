@@ -1,5 +1,14 @@
 import { once } from "node:events";
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, utimesSync, watch } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  watch,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { temporaryFolder, UNET, wave, writeModel } from "../cli/models.js";
@@ -33,7 +42,10 @@ async function disturb(act: (source: string) => void) {
 
 describe("a source that is not what it was", () => {
   it("fails the run where it is cut off while it is read", async () => {
-    expect(await disturb((source) => truncateSync(source, 1 << 20))).toMatchObject({ exitCode: 3, code: "E_TRUNCATED" });
+    expect(await disturb((source) => truncateSync(source, 1 << 20))).toMatchObject({
+      exitCode: 3,
+      code: "E_TRUNCATED",
+    });
   });
 
   it("fails the run where it is written to while it is read", async () => {

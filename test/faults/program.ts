@@ -26,7 +26,9 @@ const MOUNT_PROBE = spawnSync("sh", [
 
 /** Why no file system can be mounted here; null where it can. */
 export const CANNOT_MOUNT: string | null =
-  MOUNT_PROBE.status === 0 ? null : `no file system can be mounted here: ${String(MOUNT_PROBE.stderr ?? MOUNT_PROBE.error)}`;
+  MOUNT_PROBE.status === 0
+    ? null
+    : `no file system can be mounted here: ${String(MOUNT_PROBE.stderr ?? MOUNT_PROBE.error)}`;
 
 /** A new file system in memory, unmounted after the tests of the file. */
 export function mountTmpfs(options: string): string {

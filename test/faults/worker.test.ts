@@ -12,10 +12,16 @@ const workerUrl = new URL("./dying-worker.mjs", import.meta.url);
 
 function model(name: string, tensors: readonly string[]): string {
   const path = join(folder, `${name}.safetensors`);
-  return writeModel(path, tensors.map((tensor) => ({ name: tensor, shape: [64, 256], values: wave })));
+  return writeModel(
+    path,
+    tensors.map((tensor) => ({ name: tensor, shape: [64, 256], values: wave })),
+  );
 }
 
-const healthy = model("healthy", Array.from({ length: 20 }, (_, index) => `blocks.${index}.attn.to_q.weight`));
+const healthy = model(
+  "healthy",
+  Array.from({ length: 20 }, (_, index) => `blocks.${index}.attn.to_q.weight`),
+);
 
 function job(input: string, name: string) {
   return { input, output: join(place, `${name}.parquet`), config };
@@ -39,7 +45,9 @@ describe("a worker thread that dies", () => {
     const names = ["first", "second", "third"];
     await Promise.all(names.map((name) => quantizeModel(job(healthy, name), session)));
     for (const name of ["sibling", ...names]) {
-      expect(readFileSync(join(place, `${name}.parquet`)).equals(readFileSync(join(place, "first.parquet")))).toBe(true);
+      expect(readFileSync(join(place, `${name}.parquet`)).equals(readFileSync(join(place, "first.parquet")))).toBe(
+        true,
+      );
     }
     expect(readdirSync(place).filter((name) => !name.endsWith(".parquet") || name.startsWith(death))).toEqual([]);
   });

@@ -61,16 +61,11 @@ describe("the fingerprint", () => {
   it("is the documented one at the size where blocks take over from the whole file", async () => {
     for (const byteLength of [4_194_303, 4_194_304, 4_194_305, 4_300_000]) {
       const header = JSON.stringify({ a: { dtype: "U8", shape: [0], data_offsets: [0, 0] } });
-      const body = Uint8Array.from(
-        { length: byteLength - 8 - header.length },
-        (_, index) => (index * 31) % 251,
-      );
+      const body = Uint8Array.from({ length: byteLength - 8 - header.length }, (_, index) => (index * 31) % 251);
       const sized = header.replace("[0]", `[${body.length}]`).replace("[0,0]", `[0,${body.length}]`);
       const bytes = buildFile(sized, body.subarray(0, body.length));
       const folder = make({ "é.safetensors": bytes });
-      expect(await fingerprintComponent(await open(folder))).toBe(
-        fingerprintWhole([{ name: "é.safetensors", bytes }]),
-      );
+      expect(await fingerprintComponent(await open(folder))).toBe(fingerprintWhole([{ name: "é.safetensors", bytes }]));
     }
   });
 

@@ -30,9 +30,7 @@ export function weights(...names: readonly string[]): Buffer {
 
 /** Component names with the names of their tensors. */
 export function tensorsOf(model: Model): Record<string, string[]> {
-  return Object.fromEntries(
-    model.components.map(({ name, tensors }) => [name, tensors.map((tensor) => tensor.name)]),
-  );
+  return Object.fromEntries(model.components.map(({ name, tensors }) => [name, tensors.map((tensor) => tensor.name)]));
 }
 
 /** A pipeline of every kind of component that there is. */

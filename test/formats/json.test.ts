@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ArrowQuantError } from "../../dist/errors.js";
-import { MAX_JSON_DEPTH, parseJson, quoteName, type JsonValue } from "../../dist/formats/json.js";
+import { type JsonValue, MAX_JSON_DEPTH, parseJson, quoteName } from "../../dist/formats/json.js";
 
 /** Maps as plain objects, so that values compare with JSON.parse's. */
 function plain(value: JsonValue): unknown {
@@ -139,16 +139,10 @@ describe("what JSON.parse lets pass", () => {
     ['"\\ud800"', "E_JSON", "surrogate"],
     ['"\\udc00\\ud800"', "E_JSON", "surrogate"],
     ['"\\ud800\\u0041"', "E_JSON", "surrogate"],
-    [
-      `${"[".repeat(MAX_JSON_DEPTH + 1)}${"]".repeat(MAX_JSON_DEPTH + 1)}`,
-      "E_LIMIT",
-      `deeper than ${MAX_JSON_DEPTH}`,
-    ],
+    [`${"[".repeat(MAX_JSON_DEPTH + 1)}${"]".repeat(MAX_JSON_DEPTH + 1)}`, "E_LIMIT", `deeper than ${MAX_JSON_DEPTH}`],
     [`${'{"a":'.repeat(100_000)}`, "E_LIMIT", "deeper than"],
   ])("%.40s is refused", (text, code, says) => {
-    expect(() => parse(text)).toThrow(
-      expect.objectContaining({ code, message: expect.stringContaining(says) }),
-    );
+    expect(() => parse(text)).toThrow(expect.objectContaining({ code, message: expect.stringContaining(says) }));
   });
 
   it("nests as deep as the limit", () => {
@@ -174,9 +168,7 @@ describe("bytes", () => {
   });
 
   it("are counted in the errors", () => {
-    expect(() => parse('{"é":?}')).toThrow(
-      expect.objectContaining({ details: { source: "text", byteOffset: 6 } }),
-    );
+    expect(() => parse('{"é":?}')).toThrow(expect.objectContaining({ details: { source: "text", byteOffset: 6 } }));
   });
 });
 

@@ -2,7 +2,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { FORMATS, openModel } from "../../dist/formats/open.js";
-import { folderMaker, PIPELINE, tensorsOf, weights, type Contents } from "./folders.ts";
+import { type Contents, folderMaker, PIPELINE, tensorsOf, weights } from "./folders.ts";
 
 const make = folderMaker();
 
@@ -42,10 +42,7 @@ describe("a component folder", () => {
     });
     const diffusers = await openModel(make(shards("diffusion_pytorch_model")));
     const transformers = await openModel(make(shards("model")));
-    expect([tensorsOf(diffusers), tensorsOf(transformers)]).toEqual([
-      { model: ["part"] },
-      { model: ["whole"] },
-    ]);
+    expect([tensorsOf(diffusers), tensorsOf(transformers)]).toEqual([{ model: ["part"] }, { model: ["whole"] }]);
     expect(diffusers.warnings).toEqual([
       expect.stringMatching(/index\.json was read, diffusion_pytorch_model\.safetensors/),
     ]);
@@ -53,9 +50,9 @@ describe("a component folder", () => {
   });
 
   it("of any name opens if there is one way to read it", async () => {
-    expect(
-      tensorsOf(await openModel(make({ "flux1-dev.safetensors": weights("a"), "notes.txt": "" }))),
-    ).toEqual({ model: ["a"] });
+    expect(tensorsOf(await openModel(make({ "flux1-dev.safetensors": weights("a"), "notes.txt": "" })))).toEqual({
+      model: ["a"],
+    });
     const two = make({ "a.safetensors": weights("a"), "b.safetensors": weights("b") });
     await expect(openModel(two)).rejects.toMatchObject({
       code: "E_UNKNOWN_FORMAT",
@@ -141,12 +138,7 @@ describe("a lone file", () => {
     ["x", "something", /no known format/, /readable are/],
     ["y", "", /is empty/, /readable are/],
     ["z", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", /Git LFS/, /git lfs pull/],
-    [
-      "z.safetensors",
-      "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-      /Git LFS/,
-      /git lfs pull/,
-    ],
+    ["z.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", /Git LFS/, /git lfs pull/],
   ])("%s is not readable", async (name, content, says, hint) => {
     await expect(openModel(join(make({ [name]: content }), name))).rejects.toMatchObject({
       code: "E_UNKNOWN_FORMAT",
@@ -177,10 +169,7 @@ describe("the Hugging Face cache", () => {
     expect(tensorsOf(await openModel(folder))).toEqual({ transformer: ["a"] });
     writeFileSync(join(cache, "secret"), weights("a"));
     symlinkSync("../../../../secret", join(folder, "out.safetensors"));
-    writeFileSync(
-      join(cache, "models--x--y/blobs/2"),
-      JSON.stringify({ weight_map: { a: "out.safetensors" } }),
-    );
+    writeFileSync(join(cache, "models--x--y/blobs/2"), JSON.stringify({ weight_map: { a: "out.safetensors" } }));
     await expect(openModel(folder)).rejects.toMatchObject({ code: "E_PATH" });
   });
 });

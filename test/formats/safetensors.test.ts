@@ -4,8 +4,8 @@ import {
   ftruncateSync,
   mkdtempSync,
   openSync,
-  readFileSync,
   readdirSync,
+  readFileSync,
   rmSync,
   writeSync,
 } from "node:fs";
@@ -16,7 +16,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { ArrowQuantError } from "../../dist/errors.js";
 import { openModel } from "../../dist/formats/open.js";
-import { parseHeader, type HeaderTensor } from "../../dist/formats/safetensors/header.js";
+import { type HeaderTensor, parseHeader } from "../../dist/formats/safetensors/header.js";
 import { DTYPES, type Dtype } from "../../dist/tensor/dtype.js";
 
 interface Described {
@@ -48,16 +48,13 @@ function isSound(tensors: readonly HeaderTensor[], dataByteLength: number): bool
   const owners = new Uint8Array(dataByteLength);
   for (const { dtype, shape, begin, end } of tensors) {
     if (!Object.hasOwn(DTYPES, dtype) || begin > end || end > dataByteLength) return false;
-    if (shape.reduce((product, size) => product * size, DTYPES[dtype].bits) !== (end - begin) * 8)
-      return false;
+    if (shape.reduce((product, size) => product * size, DTYPES[dtype].bits) !== (end - begin) * 8) return false;
     for (let byte = begin; byte < end; byte += 1) owners[byte] = (owners[byte] as number) + 1;
   }
   return owners.every((count) => count === 1);
 }
 
-const dtype = fc.constantFrom(
-  ...(Object.keys(DTYPES) as Dtype[]).filter((name) => DTYPES[name].bits % 8 === 0),
-);
+const dtype = fc.constantFrom(...(Object.keys(DTYPES) as Dtype[]).filter((name) => DTYPES[name].bits % 8 === 0));
 const shape = fc.array(fc.nat({ max: 4 }), { maxLength: 4 });
 const name = fc
   .string({ unit: "grapheme", maxLength: 12 })
@@ -128,35 +125,31 @@ describe("generated headers", () => {
     });
     let right = 0;
     fc.assert(
-      fc.property(
-        header,
-        fc.array(change, { minLength: 1, maxLength: 3 }),
-        ({ text, dataByteLength }, changes) => {
-          let bytes = Buffer.from(text);
-          for (const { at, byte, kind } of changes) {
-            const cut = at % bytes.length;
-            const middle = kind === 0 ? [] : [byte];
-            bytes = Buffer.concat([
-              bytes.subarray(0, cut),
-              Buffer.from(middle),
-              bytes.subarray(kind === 2 ? cut : cut + 1),
-            ]);
-          }
-          let tensors: readonly HeaderTensor[];
-          try {
-            ({ tensors } = parseHeader(bytes, dataByteLength, "header"));
-          } catch (error) {
-            expect(error).toBeInstanceOf(ArrowQuantError);
-            return;
-          }
-          right += 1;
-          const expected = listByJsonParse(bytes.toString("utf8"));
-          expect(new Set(tensors.map((tensor) => JSON.stringify(tensor)))).toEqual(
-            new Set(expected.map((tensor) => JSON.stringify(tensor))),
-          );
-          expect(isSound(tensors, dataByteLength)).toBe(true);
-        },
-      ),
+      fc.property(header, fc.array(change, { minLength: 1, maxLength: 3 }), ({ text, dataByteLength }, changes) => {
+        let bytes = Buffer.from(text);
+        for (const { at, byte, kind } of changes) {
+          const cut = at % bytes.length;
+          const middle = kind === 0 ? [] : [byte];
+          bytes = Buffer.concat([
+            bytes.subarray(0, cut),
+            Buffer.from(middle),
+            bytes.subarray(kind === 2 ? cut : cut + 1),
+          ]);
+        }
+        let tensors: readonly HeaderTensor[];
+        try {
+          ({ tensors } = parseHeader(bytes, dataByteLength, "header"));
+        } catch (error) {
+          expect(error).toBeInstanceOf(ArrowQuantError);
+          return;
+        }
+        right += 1;
+        const expected = listByJsonParse(bytes.toString("utf8"));
+        expect(new Set(tensors.map((tensor) => JSON.stringify(tensor)))).toEqual(
+          new Set(expected.map((tensor) => JSON.stringify(tensor))),
+        );
+        expect(isSound(tensors, dataByteLength)).toBe(true);
+      }),
       { numRuns: 3000, seed: 20250101 },
     );
     expect(right).toBeGreaterThan(50);
@@ -185,27 +178,22 @@ function listSafetensors(folder: string): string[] {
 }
 
 describe("real files", () => {
-  it.each([...listSafetensors(shipped), ...listSafetensors(models)])(
-    "%s lists what JSON.parse lists",
-    async (path) => {
-      const bytes = readFileSync(path);
-      const length = Number(bytes.readBigUInt64LE(0));
-      const expected = listByJsonParse(bytes.toString("utf8", 8, 8 + length));
-      const { components } = await openModel(path);
-      expect(components[0]?.files).toMatchObject([
-        { path, byteLength: bytes.length, headerByteLength: 8 + length },
-      ]);
-      expect(components[0]?.tensors).toEqual(
-        expected.map(({ name: tensorName, dtype: type, shape: sizes, begin, end }) => ({
-          name: tensorName,
-          dtype: type,
-          shape: sizes,
-          sourceScale: null,
-          location: { file: 0, byteOffset: 8 + length + begin, byteLength: end - begin },
-        })),
-      );
-    },
-  );
+  it.each([...listSafetensors(shipped), ...listSafetensors(models)])("%s lists what JSON.parse lists", async (path) => {
+    const bytes = readFileSync(path);
+    const length = Number(bytes.readBigUInt64LE(0));
+    const expected = listByJsonParse(bytes.toString("utf8", 8, 8 + length));
+    const { components } = await openModel(path);
+    expect(components[0]?.files).toMatchObject([{ path, byteLength: bytes.length, headerByteLength: 8 + length }]);
+    expect(components[0]?.tensors).toEqual(
+      expected.map(({ name: tensorName, dtype: type, shape: sizes, begin, end }) => ({
+        name: tensorName,
+        dtype: type,
+        shape: sizes,
+        sourceScale: null,
+        location: { file: 0, byteOffset: 8 + length + begin, byteLength: end - begin },
+      })),
+    );
+  });
 });
 
 describe("a file of more than 4 GiB", () => {

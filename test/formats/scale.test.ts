@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { openModel } from "../../dist/formats/open.js";
 import { readSourceScales } from "../../dist/formats/scale.js";
 import type { Component, Model } from "../../dist/tensor/info.js";
-import { buildSafetensors, float32Part, float8Part, type Part } from "../hostile/safetensors/build.ts";
+import { buildSafetensors, float8Part, float32Part, type Part } from "../hostile/safetensors/build.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "arrowquant-scale-"));
 afterAll(() => rmSync(scratch, { recursive: true }));
@@ -54,14 +54,12 @@ describe("ComfyUI's fp8 scaled files", () => {
       float32Part("model.diffusion_model.b.scale_weight", [1], 3),
       float32Part("norm.scale", [2], 1, 1),
     ]);
-    expect(component(model).tensors.map(({ name, sourceScale }) => [name, sourceScale?.per ?? null])).toEqual(
-      [
-        ["model.diffusion_model.a.weight", "tensor"],
-        ["model.diffusion_model.a.bias", null],
-        ["model.diffusion_model.b.weight", "tensor"],
-        ["norm.scale", null],
-      ],
-    );
+    expect(component(model).tensors.map(({ name, sourceScale }) => [name, sourceScale?.per ?? null])).toEqual([
+      ["model.diffusion_model.a.weight", "tensor"],
+      ["model.diffusion_model.a.bias", null],
+      ["model.diffusion_model.b.weight", "tensor"],
+      ["norm.scale", null],
+    ]);
     expect(await scalesOf(model, "model.diffusion_model.a.weight")).toEqual([0.25]);
     expect(await scalesOf(model, "model.diffusion_model.b.weight")).toEqual([3]);
     expect(model.warnings).toEqual([
@@ -78,9 +76,7 @@ describe("ComfyUI's fp8 scaled files", () => {
       float32Part("head.scale_input", [1], 1),
     ]);
     expect(component(model).tensors.map(({ name }) => name)).toEqual(["a.weight", "head.weight"]);
-    expect(model.warnings).toContainEqual(
-      expect.stringContaining('"head.scale_weight" of the F32 "head.weight" is 1'),
-    );
+    expect(model.warnings).toContainEqual(expect.stringContaining('"head.scale_weight" of the F32 "head.weight" is 1'));
   });
 
   it("of the newer kind are read by their markers", async () => {
@@ -110,9 +106,7 @@ describe("scales per row", () => {
     ["[o, 1, 1, 1]", [3, 1, 1, 1]],
   ])("of shape %s", async (_, shape) => {
     const model = await open([float8Part("a.weight", [3, 4]), float32Part("a.weight_scale", shape, 1, 2, 4)]);
-    expect(component(model).tensors).toMatchObject([
-      { name: "a.weight", sourceScale: { per: "row", dtype: "F32" } },
-    ]);
+    expect(component(model).tensors).toMatchObject([{ name: "a.weight", sourceScale: { per: "row", dtype: "F32" } }]);
     expect(await scalesOf(model, "a.weight")).toEqual([1, 2, 4]);
   });
 
@@ -152,10 +146,7 @@ describe("scales per row", () => {
   it("may lie in another file than their weight", async () => {
     const folder = mkdtempSync(join(scratch, "sharded-"));
     writeFileSync(join(folder, "1.safetensors"), buildSafetensors([float8Part("a.weight", [2, 1])]));
-    writeFileSync(
-      join(folder, "2.safetensors"),
-      buildSafetensors([float32Part("a.weight_scale", [2], 3, 5)]),
-    );
+    writeFileSync(join(folder, "2.safetensors"), buildSafetensors([float32Part("a.weight_scale", [2], 3, 5)]));
     const weight_map = { "a.weight": "1.safetensors", "a.weight_scale": "2.safetensors" };
     writeFileSync(join(folder, "x.safetensors.index.json"), JSON.stringify({ weight_map }));
     const model = await openModel(folder);
@@ -183,11 +174,7 @@ const scale = float32Part("a.weight_scale", [], 1);
 
 describe("refused, never misread", () => {
   it.each<[string, readonly Part[], RegExp]>([
-    [
-      "a scale without its weight",
-      [float32Part("a.weight_scale", [], 1)],
-      /"a\.weight_scale".*no "a\.weight"/,
-    ],
+    ["a scale without its weight", [float32Part("a.weight_scale", [], 1)], /"a\.weight_scale".*no "a\.weight"/],
     ["a ComfyUI scale without its weight", [float32Part("a.scale_weight", [], 1)], /no "a\.weight"/],
     [
       "a scale of a weight in full precision",
@@ -201,28 +188,16 @@ describe("refused, never misread", () => {
     ],
     ["float8 in U8", [part("a.weight", "U8", [1, 1], [1]), scale], /is U8, not float8/],
     ["two scales", [weight, scale, float32Part("a.scale_weight", [], 1)], /has two scales/],
-    [
-      "a scale per block",
-      [weight, float32Part("a.weight_scale", [2, 3], 1, 1, 1, 1, 1, 1)],
-      /shape \[2,3\].*\[4,6\]/,
-    ],
+    ["a scale per block", [weight, float32Part("a.weight_scale", [2, 3], 1, 1, 1, 1, 1, 1)], /shape \[2,3\].*\[4,6\]/],
     ["a scale per block of rows", [weight, float32Part("a.weight_scale", [2], 1, 1)], /shape \[2\]/],
-    [
-      "a scale per column",
-      [weight, float32Part("a.weight_scale", [1, 6], 1, 1, 1, 1, 1, 1)],
-      /shape \[1,6\]/,
-    ],
+    ["a scale per column", [weight, float32Part("a.weight_scale", [1, 6], 1, 1, 1, 1, 1, 1)], /shape \[1,6\]/],
     [
       "a four-dimensional scale",
       [weight, float32Part("a.weight_scale", [1, 4, 1, 1], 1, 1, 1, 1)],
       /shape \[1,4,1,1\]/,
     ],
     ["an exponent as scale", [weight, part("a.weight_scale", "U8", [], [127])], /scale of type U8/],
-    [
-      "weight_scale_inv",
-      [weight, float32Part("a.weight_scale_inv", [1, 1], 1)],
-      /"a\.weight_scale_inv".*per block/,
-    ],
+    ["weight_scale_inv", [weight, float32Part("a.weight_scale_inv", [1, 1], 1)], /"a\.weight_scale_inv".*per block/],
     ["weight_scale_2", [weight, scale, float32Part("a.weight_scale_2", [], 1)], /"a\.weight_scale_2".*NVFP4/],
     [
       "a zero point",
@@ -250,11 +225,7 @@ describe("refused, never misread", () => {
       [weight, marker("a.comfy_quant", { format: "float8_e4m3fn" })],
       /"a\.weight" has no scale/,
     ],
-    [
-      "a marker of another format",
-      [weight, scale, marker("a.comfy_quant", { format: "mxfp8" })],
-      /format, "mxfp8"/,
-    ],
+    ["a marker of another format", [weight, scale, marker("a.comfy_quant", { format: "mxfp8" })], /format, "mxfp8"/],
     [
       "a marker of the other float8",
       [weight, scale, marker("a.comfy_quant", { format: "float8_e5m2" })],

@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
 import { join } from "node:path";
+import { describe, expect, it } from "vitest";
 import { openModel } from "../../dist/formats/open.js";
 import { folderMaker, PIPELINE, tensorsOf, weights } from "./folders.ts";
 

@@ -3,7 +3,7 @@
  * the safetensors library and onnxruntime, against the program run as a user runs it.
  */
 import { existsSync } from "node:fs";
-import { copyFile, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -92,9 +92,7 @@ const STORAGE_RUNS = [
 ] as const;
 
 /** In the order in which they are written; the last one where the component has a config. */
-const METADATA_KEYS = ["format", "version", "config", "source", "component_config"].map(
-  (key) => `arrowquant.${key}`,
-);
+const METADATA_KEYS = ["format", "version", "config", "source", "component_config"].map((key) => `arrowquant.${key}`);
 
 /** Prediction error that must not be passed: default method, group 32, 6-bit codes. */
 const PREDICTION_LIMITS = [
@@ -227,9 +225,7 @@ describe.skipIf(environment.skipReason !== null || sharedReason !== null)("inter
         bytes_out: (await stat(job.native)).size,
       });
     }
-    await Promise.all(
-      files.flatMap(({ job }) => [rm(job.native, { force: true }), rm(job.exported, { force: true })]),
-    );
+    await Promise.all(files.flatMap(({ job }) => [rm(job.native, { force: true }), rm(job.exported, { force: true })]));
     return reports;
   }
 
@@ -253,9 +249,7 @@ describe.skipIf(environment.skipReason !== null || sharedReason !== null)("inter
       const exported = join(folder, `${name}.safetensors`);
       const native = join(SAMPLES, `${name}.parquet`);
       await runArrowquant(["export", native, "-o", exported, "--dtype", "f32"]);
-      const report = await runPython<RebuildReport>(python, "check_rebuild.py", [
-        ...["--exported", native, exported],
-      ]);
+      const report = await runPython<RebuildReport>(python, "check_rebuild.py", [...["--exported", native, exported]]);
       expect(report).toMatchObject({ ok: true, problems: [], zero_signs: [] });
     });
 
@@ -292,10 +286,7 @@ describe.skipIf(environment.skipReason !== null || sharedReason !== null)("inter
         quantizeAndExport(
           `${model}-${variant}-${bits}-${method}`,
           path,
-          [
-            ...["--bit-width", String(bits), "--method", method],
-            ...["--group-size", String(GROUP_SIZE), ...flags],
-          ],
+          [...["--bit-width", String(bits), "--method", method], ...["--group-size", String(GROUP_SIZE), ...flags]],
           {
             sources,
             config: join(componentFolder, "config.json"),
@@ -370,9 +361,7 @@ describe.skipIf(environment.skipReason !== null || sharedReason !== null)("inter
   describe("prediction error", () => {
     test("the harness: full precision is without error", { timeout: MATRIX_TIMEOUT_MS }, async () => {
       for (const model of ["dit-mnist", "unet-mnist"]) {
-        const { results } = await runPython<PredictionReport>(python, "prediction_error.py", [
-          join(MODELS, model),
-        ]);
+        const { results } = await runPython<PredictionReport>(python, "prediction_error.py", [join(MODELS, model)]);
         expect(results[0]?.prediction_errors).toHaveLength(10);
         expect(results[0]?.prediction_error).toBeLessThan(2e-6);
       }

@@ -28,19 +28,13 @@ export function runProcess(command: string, args: readonly string[]): Promise<Pr
 export async function runArrowquant(args: readonly string[]): Promise<ProcessResult> {
   const result = await runProcess(process.execPath, [PROGRAM, ...args]);
   if (result.exitCode !== 0) {
-    throw new Error(
-      `arrowquant ${args.join(" ")} exited ${result.exitCode}\n${result.stderr}${result.stdout}`,
-    );
+    throw new Error(`arrowquant ${args.join(" ")} exited ${result.exitCode}\n${result.stderr}${result.stdout}`);
   }
   return result;
 }
 
 /** Runs a script of this folder, leaving no byte code behind, and parses the JSON that it prints. */
-export async function runPython<T>(
-  python: string,
-  script: string,
-  args: readonly string[],
-): Promise<T> {
+export async function runPython<T>(python: string, script: string, args: readonly string[]): Promise<T> {
   const path = fileURLToPath(new URL(script, import.meta.url));
   const { exitCode, stdout, stderr } = await runProcess(python, ["-B", path, ...args]);
   if (stdout === "") throw new Error(`${script} ${args.join(" ")} exited ${exitCode}\n${stderr}`);
@@ -48,10 +42,7 @@ export async function runPython<T>(
 }
 
 /** `run` over all items, as many at once as there are cores, results in order. */
-export async function mapConcurrently<T, R>(
-  items: readonly T[],
-  run: (item: T) => Promise<R>,
-): Promise<R[]> {
+export async function mapConcurrently<T, R>(items: readonly T[], run: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = new Array<R>(items.length);
   let next = 0;
   const takeItems = async (): Promise<void> => {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { openModel } from "../../dist/formats/open.js";
-import { readExactly, readExactlySync, readSmallFile, withFile, type OpenFile } from "../../dist/io/read.js";
+import { type OpenFile, readExactly, readExactlySync, readSmallFile, withFile } from "../../dist/io/read.js";
 import { assertUnchanged } from "../../dist/io/unchanged.js";
 import { folderMaker, weights } from "../formats/folders.ts";
 
@@ -43,9 +43,7 @@ describe("positioned reads", () => {
     const target = new Uint8Array(60);
     readExactlySync(fd, path, target.subarray(10, 50), 30);
     closeSync(fd);
-    expect(target).toEqual(
-      Uint8Array.from({ length: 60 }, (_, index) => (index < 10 || index >= 50 ? 0 : index + 20)),
-    );
+    expect(target).toEqual(Uint8Array.from({ length: 60 }, (_, index) => (index < 10 || index >= 50 ? 0 : index + 20)));
   });
 
   it("beyond the end say where the file ends", async () => {

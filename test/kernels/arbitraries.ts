@@ -55,9 +55,7 @@ export function weights(count: number): fc.Arbitrary<Float32Array> {
     { weight: 1, arbitrary: between(-(2 ** 100), 2 ** 100) },
     {
       weight: 1,
-      arbitrary: between(-1, 1).map((row) =>
-        row.map((w, i) => (i % 37 === 5 ? w * 2 ** 90 : i % 5 === 0 ? 0 : w)),
-      ),
+      arbitrary: between(-1, 1).map((row) => row.map((w, i) => (i % 37 === 5 ? w * 2 ** 90 : i % 5 === 0 ? 0 : w))),
     },
   );
 }
@@ -70,7 +68,5 @@ export const shapes = fc.oneof(
 export function tensors(methods: readonly MethodName[]) {
   return fc
     .record({ spec: specs(methods), shape: shapes })
-    .chain(({ spec, shape }) =>
-      weights(shape.rows * shape.cols).map((values) => ({ spec, ...shape, values })),
-    );
+    .chain(({ spec, shape }) => weights(shape.rows * shape.cols).map((values) => ({ spec, ...shape, values })));
 }

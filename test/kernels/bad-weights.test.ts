@@ -4,13 +4,13 @@ import { describe, expect, it } from "vitest";
 import { METHODS } from "../../dist/quantize/methods/index.js";
 import type { MethodName } from "../../dist/tensor/layout.js";
 import {
-  KERNEL_BUILDS,
-  type SourceTensor,
   bytesOf,
   compare,
   floatSource,
   gaussians,
+  KERNEL_BUILDS,
   quantize,
+  type SourceTensor,
   specOf,
   storedOf,
 } from "./harness.js";

@@ -6,11 +6,11 @@ import type { Dtype } from "../../dist/tensor/dtype.js";
 import type { MethodName } from "../../dist/tensor/layout.js";
 import { tensors } from "./arbitraries.js";
 import {
-  KERNEL_BUILDS,
   bytesOf,
   compare,
   floatSource,
   gaussians,
+  KERNEL_BUILDS,
   quantize,
   rebuild,
   specOf,
@@ -47,32 +47,22 @@ describe.each(methods)("%s", (method) => {
 
   it.each(KERNEL_BUILDS)("does not depend on slabs, %s", (build) => {
     fc.assert(
-      fc.property(
-        tensors([method]),
-        fc.integer({ min: 1, max: 3 }),
-        ({ spec, rows, cols, values }, slabRows) => {
-          const source = floatSource(values, cols);
-          expect(quantize(build, source, spec, Math.min(slabRows, rows))).toEqual(
-            quantize(build, source, spec),
-          );
-        },
-      ),
+      fc.property(tensors([method]), fc.integer({ min: 1, max: 3 }), ({ spec, rows, cols, values }, slabRows) => {
+        const source = floatSource(values, cols);
+        expect(quantize(build, source, spec, Math.min(slabRows, rows))).toEqual(quantize(build, source, spec));
+      }),
       { numRuns: 40 },
     );
   });
 
   it.each(KERNEL_BUILDS)("compares to the very sums it measured, %s", (build) => {
     fc.assert(
-      fc.property(
-        tensors([method]),
-        fc.integer({ min: 1, max: 3 }),
-        ({ spec, rows, cols, values }, slabRows) => {
-          const source = floatSource(values, cols);
-          const found = quantize(build, source, spec);
-          const stored = storedOf(found, spec, rows, cols);
-          expect(compare(build, stored, source, Math.min(slabRows, rows))).toEqual(found.sums);
-        },
-      ),
+      fc.property(tensors([method]), fc.integer({ min: 1, max: 3 }), ({ spec, rows, cols, values }, slabRows) => {
+        const source = floatSource(values, cols);
+        const found = quantize(build, source, spec);
+        const stored = storedOf(found, spec, rows, cols);
+        expect(compare(build, stored, source, Math.min(slabRows, rows))).toEqual(found.sums);
+      }),
       { numRuns: 80 },
     );
   });

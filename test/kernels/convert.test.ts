@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { OutDtype } from "../../dist/kernels/converter.js";
 import type { Dtype } from "../../dist/tensor/dtype.js";
-import { KERNEL_BUILDS, bytesOf, convert, floatSource } from "./harness.js";
+import { bytesOf, convert, floatSource, KERNEL_BUILDS } from "./harness.js";
 import { decodeFloat, encodeFloat } from "./reference.js";
 
 const IEEE = { F16: [5, 10], BF16: [8, 7], F8_E5M2: [5, 2], F8_E4M3: [4, 3] } as const;
@@ -27,29 +27,21 @@ describe.each(KERNEL_BUILDS)("conversion, %s", (build) => {
     expect(comparable(found)).toEqual(comparable(expected));
   });
 
-  it.each(["F16", "BF16", "F8_E5M2", "F8_E4M3"] as const)(
-    "reads ragged rows of %s anywhere among them",
-    (dtype) => {
-      const [exponentBits, mantissaBits] = IEEE[dtype];
-      const ofBytes = exponentBits + mantissaBits === 15 ? fc.uint16Array : fc.uint8Array;
-      fc.assert(
-        fc.property(
-          fc.integer({ min: 1, max: 3 }),
-          fc.integer({ min: 1, max: 70 }),
-          fc.gen(),
-          (rows, cols, gen) => {
-            const raw = gen(ofBytes, { minLength: rows * cols, maxLength: rows * cols });
-            const source = { rows, cols, dtype, bytes: bytesOf(raw) };
-            const expected = Float32Array.from(raw, (code) =>
-              decodeFloat(code, exponentBits, mantissaBits, dtype === "F8_E4M3"),
-            );
-            const found = new Float32Array(convert(build, source, "F32").buffer);
-            expect(comparable(found)).toEqual(comparable(expected));
-          },
-        ),
-      );
-    },
-  );
+  it.each(["F16", "BF16", "F8_E5M2", "F8_E4M3"] as const)("reads ragged rows of %s anywhere among them", (dtype) => {
+    const [exponentBits, mantissaBits] = IEEE[dtype];
+    const ofBytes = exponentBits + mantissaBits === 15 ? fc.uint16Array : fc.uint8Array;
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 70 }), fc.gen(), (rows, cols, gen) => {
+        const raw = gen(ofBytes, { minLength: rows * cols, maxLength: rows * cols });
+        const source = { rows, cols, dtype, bytes: bytesOf(raw) };
+        const expected = Float32Array.from(raw, (code) =>
+          decodeFloat(code, exponentBits, mantissaBits, dtype === "F8_E4M3"),
+        );
+        const found = new Float32Array(convert(build, source, "F32").buffer);
+        expect(comparable(found)).toEqual(comparable(expected));
+      }),
+    );
+  });
 
   it("rounds F64 to the nearest float32", () => {
     fc.assert(
@@ -95,9 +87,7 @@ describe.each(KERNEL_BUILDS)("conversion, %s", (build) => {
     const source = { rows: 1, cols: 65536, dtype, bytes: bytesOf(codes) };
     const found = new Uint16Array(convert(build, source, dtype).buffer);
     const isNaNCode = (code: number) => Number.isNaN(decodeFloat(code, exponentBits, mantissaBits, false));
-    const wrong = codes.filter((code, i) =>
-      isNaNCode(code) ? !isNaNCode(found[i] as number) : found[i] !== code,
-    );
+    const wrong = codes.filter((code, i) => (isNaNCode(code) ? !isNaNCode(found[i] as number) : found[i] !== code));
     expect(wrong).toEqual(new Uint16Array(0));
   });
 
@@ -140,8 +130,7 @@ describe.each(KERNEL_BUILDS)("conversion, %s", (build) => {
           const floats = Float32Array.from(xs);
           const found = new Uint16Array(convert(build, floatSource(floats, floats.length), dtype).buffer);
           floats.forEach((x, i) => {
-            if (Number.isNaN(x))
-              expect(decodeFloat(found[i] as number, exponentBits, mantissaBits, false)).toBeNaN();
+            if (Number.isNaN(x)) expect(decodeFloat(found[i] as number, exponentBits, mantissaBits, false)).toBeNaN();
             else expect(found[i]).toBe(encodeFloat(x, exponentBits, mantissaBits));
           });
         },

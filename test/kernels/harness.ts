@@ -1,5 +1,5 @@
 /** Runs the kernels of one build over a tensor in memory and copies everything out. */
-import { ChunkQuantizer, type ChunkOutputs } from "../../dist/kernels/chunk-quantizer.js";
+import { type ChunkOutputs, ChunkQuantizer } from "../../dist/kernels/chunk-quantizer.js";
 import { ChunkRebuilder } from "../../dist/kernels/chunk-rebuilder.js";
 import { Converter, type OutDtype } from "../../dist/kernels/converter.js";
 import { KERNEL_BUILDS, type KernelBuild, type Kernels, loadKernels } from "../../dist/kernels/load.js";
@@ -69,9 +69,7 @@ function feed(source: SourceTensor, into: SlabReader, row: number, rowCount: num
   const rowBytes = (source.cols * DTYPES[source.dtype].bits) / 8;
   into.source(rowCount).set(source.bytes.subarray(row * rowBytes, (row + rowCount) * rowBytes));
   if (source.scales !== undefined) {
-    into
-      .sourceScales()
-      .set(source.scales.length === 1 ? source.scales : source.scales.subarray(row, row + rowCount));
+    into.sourceScales().set(source.scales.length === 1 ? source.scales : source.scales.subarray(row, row + rowCount));
   }
 }
 
@@ -96,8 +94,7 @@ export function quantize(
     const rowCount = Math.min(slabRows, rows - row);
     feed(source, quantizer, row, rowCount);
     const bad = quantizer.quantize(rowCount);
-    if (bad !== null)
-      throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
+    if (bad !== null) throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
   }
   const outputs = quantizer.outputs();
   return {
@@ -166,8 +163,7 @@ export function compare(
     const rowCount = Math.min(slabRows, stored.rows - row);
     feed(source, rebuilder, row, rowCount);
     const bad = rebuilder.compare(rowCount);
-    if (bad !== null)
-      throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
+    if (bad !== null) throw Object.assign(new Error(`bad weight ${bad.value} at ${bad.row}, ${bad.col}`), bad);
   }
   return rebuilder.sums();
 }

@@ -2,10 +2,10 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { tensors } from "./arbitraries.js";
 import {
-  KERNEL_BUILDS,
   compare,
   floatSource,
   gaussians,
+  KERNEL_BUILDS,
   quantize,
   rebuildFloats,
   specOf,
@@ -20,8 +20,7 @@ describe.each(KERNEL_BUILDS)("error sums, %s", (build) => {
         const found = quantize(build, floatSource(values, cols), spec);
         const expected = referenceSums(values, rebuildFloats(build, storedOf(found, spec, rows, cols)));
         const { sums } = found;
-        const near = (a: number, b: number, size: number) =>
-          expect(Math.abs(a - b)).toBeLessThanOrEqual(1e-12 * size);
+        const near = (a: number, b: number, size: number) => expect(Math.abs(a - b)).toBeLessThanOrEqual(1e-12 * size);
         near(sums.sourceNorm2, expected.sourceNorm2, expected.sourceNorm2);
         near(sums.rebuiltNorm2, expected.rebuiltNorm2, expected.rebuiltNorm2);
         near(sums.errorNorm2, expected.errorNorm2, expected.errorNorm2);

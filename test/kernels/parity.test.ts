@@ -3,7 +3,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { KERNEL_BUILDS, floatSource, quantize, specOf } from "./harness.js";
+import { floatSource, KERNEL_BUILDS, quantize, specOf } from "./harness.js";
 import { unpackBits } from "./reference.js";
 
 const shared = new URL("../../../shared/models/", import.meta.url);
@@ -50,8 +50,7 @@ describe.skipIf(!present)("rtn beside another implementation (skipped where ../s
         floatSource(new Float32Array(weight.bytes.buffer), cols),
         specOf({ bits, groupSize: 64 }),
       );
-      const floats = (part: string) =>
-        new Float32Array(reference(`${layer}.rtn.b${bits}.g64.${part}`).bytes.buffer);
+      const floats = (part: string) => new Float32Array(reference(`${layer}.rtn.b${bits}.g64.${part}`).bytes.buffer);
       expect(found.scales).toEqual(floats("scale"));
       expect(found.zeroPoints).toEqual(floats("zero"));
       const codes = Uint8Array.from(unpackBits(found.data, rows * cols, bits));

@@ -1,15 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { tensors } from "./arbitraries.js";
-import {
-  KERNEL_BUILDS,
-  floatSource,
-  gaussians,
-  quantize,
-  rebuildFloats,
-  specOf,
-  storedOf,
-} from "./harness.js";
+import { floatSource, gaussians, KERNEL_BUILDS, quantize, rebuildFloats, specOf, storedOf } from "./harness.js";
 import { unpackBits } from "./reference.js";
 
 const f32 = Math.fround;
@@ -90,10 +82,7 @@ describe.each(KERNEL_BUILDS)("r2q, %s", (build) => {
     fc.assert(
       fc.property(tensors(["r2q"]), ({ spec, rows, cols, values }) => {
         const found = quantize(build, floatSource(values, cols), { ...spec, superGroupSize: spec.groupSize });
-        const rebuilt = rebuildFloats(
-          build,
-          storedOf(found, { ...spec, superGroupSize: spec.groupSize }, rows, cols),
-        );
+        const rebuilt = rebuildFloats(build, storedOf(found, { ...spec, superGroupSize: spec.groupSize }, rows, cols));
         const groups = Math.ceil(cols / spec.groupSize);
         for (let g = 0; g < rows * groups; g++) {
           const start = Math.floor(g / groups) * cols + (g % groups) * spec.groupSize;
@@ -149,11 +138,7 @@ describe.each(KERNEL_BUILDS)("r2q, %s", (build) => {
     expect(b.scales).toEqual(a.scales);
     expect(b.scaleCodes).toEqual(a.scaleCodes);
     expect(b.residualScaleCodes).toEqual(a.residualScaleCodes);
-    const ones = quantize(
-      build,
-      { ...floatSource(values, 64), importance: new Float32Array(64).fill(1) },
-      spec,
-    );
+    const ones = quantize(build, { ...floatSource(values, 64), importance: new Float32Array(64).fill(1) }, spec);
     const plain = quantize(build, floatSource(values, 64), spec);
     expect(ones.data).toEqual(plain.data);
     expect(ones.scaleCodes).toEqual(plain.scaleCodes);

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ArrowQuantError } from "../../dist/errors.js";
 import { ChunkRebuilder } from "../../dist/kernels/chunk-rebuilder.js";
 import type { StoredChunk } from "../../dist/tensor/stored.js";
-import { KERNEL_BUILDS, bytesOf, kernelsOf, rebuild, rebuildFloats } from "./harness.js";
+import { bytesOf, KERNEL_BUILDS, kernelsOf, rebuild, rebuildFloats } from "./harness.js";
 import { encodeFloat, packBits } from "./reference.js";
 
 const f32 = Math.fround;
@@ -39,9 +39,7 @@ const chunks = fc
     const packed = (all: Uint8Array, perRow: number, width: number) =>
       new Uint8Array(
         Buffer.concat(
-          Array.from({ length: rows }, (_, row) =>
-            packBits(all.subarray(row * perRow, (row + 1) * perRow), width),
-          ),
+          Array.from({ length: rows }, (_, row) => packBits(all.subarray(row * perRow, (row + 1) * perRow), width)),
         ),
       );
     return fc

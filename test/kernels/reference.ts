@@ -106,7 +106,7 @@ export function referenceRtn(row: Float32Array, spec: QuantSpec): ReferenceRow {
 
   let stored = proposed.map(({ s }) => s + 0);
   let scales = stored;
-  let scaleCodes: number[] = [];
+  const scaleCodes: number[] = [];
   if (scaleBits !== null && superGroupSize !== null) {
     const perSuper = superGroupSize / groupSize;
     const top = 2 ** scaleBits - 1;

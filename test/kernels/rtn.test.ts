@@ -3,10 +3,10 @@ import { describe, expect, it } from "vitest";
 import { rowLayout } from "../../dist/tensor/layout.js";
 import { tensors } from "./arbitraries.js";
 import {
-  KERNEL_BUILDS,
   bytesOf,
   floatSource,
   gaussians,
+  KERNEL_BUILDS,
   quantize,
   rebuildFloats,
   specOf,
@@ -66,9 +66,7 @@ describe.each(KERNEL_BUILDS)("rtn, %s", (build) => {
         rebuilt.forEach((v, i) => {
           const group = Math.floor(i / 130) * 5 + Math.floor((i % 130) / 32);
           const w = values[i] as number;
-          expect(Math.abs(w - v)).toBeLessThanOrEqual(
-            (found.scales[group] as number) * (0.5 + 2 ** (width - 22)),
-          );
+          expect(Math.abs(w - v)).toBeLessThanOrEqual((found.scales[group] as number) * (0.5 + 2 ** (width - 22)));
         });
       }),
     );

@@ -1,6 +1,7 @@
 /** Components made of names and shapes alone, as readers give them. */
-import { resolveConfig } from "../../dist/config/resolve.js";
+
 import type { ResolvedConfig } from "../../dist/config/config.js";
+import { resolveConfig } from "../../dist/config/resolve.js";
 import { DTYPES, type Dtype } from "../../dist/tensor/dtype.js";
 import type { Component, SourceScale, TensorInfo } from "../../dist/tensor/info.js";
 import { countElements } from "../../dist/tensor/layout.js";
@@ -30,10 +31,7 @@ export interface ComponentOptions {
 }
 
 /** A component of tensors, or of names of 64×64 weights. */
-export function component(
-  tensors: readonly (string | TensorInfo)[],
-  options: ComponentOptions = {},
-): Component {
+export function component(tensors: readonly (string | TensorInfo)[], options: ComponentOptions = {}): Component {
   return {
     name: options.name ?? "model",
     files: [],

@@ -17,8 +17,7 @@ const spec: QuantSpec = {
 describe("nextSpec", () => {
   it.each(METHOD_NAMES)("%s goes 2, 4, 8, kept, and changes nothing else", (method) => {
     const chain: QuantSpec[] = [];
-    for (let next: QuantSpec | null = { ...spec, method }; next !== null; next = nextSpec(next))
-      chain.push(next);
+    for (let next: QuantSpec | null = { ...spec, method }; next !== null; next = nextSpec(next)) chain.push(next);
     expect(chain.map(({ bits }) => bits)).toEqual([2, 4, 8]);
     for (const { bits, method: _method, ...rest } of chain) {
       const { bits: _bits, method: _from, ...first } = spec;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { planComponent } from "../../dist/plan/component.js";
 import { ARCHITECTURES, UNKNOWN_ARCHITECTURE } from "../../dist/plan/keep.js";
-import { component, configOf, type ComponentOptions } from "./components.js";
+import { type ComponentOptions, component, configOf } from "./components.js";
 
 interface Checkpoint extends ComponentOptions {
   readonly title: string;
@@ -148,11 +148,7 @@ const CHECKPOINTS: readonly Checkpoint[] = [
     title: "Stable Diffusion XL, whole checkpoint",
     architecture: "unet",
     kept: [
-      ...prefixed("model.diffusion_model.", [
-        ...LDM_UNET.kept,
-        "label_emb.0.0.weight",
-        "label_emb.0.2.weight",
-      ]),
+      ...prefixed("model.diffusion_model.", [...LDM_UNET.kept, "label_emb.0.0.weight", "label_emb.0.2.weight"]),
       ...LDM_COMPANIONS,
       "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
     ],
@@ -254,11 +250,7 @@ const CHECKPOINTS: readonly Checkpoint[] = [
       "final_layer.linear.weight",
       "final_layer.scale_shift_table",
     ],
-    quantized: [
-      "blocks.0.attn.qkv.weight",
-      "blocks.0.cross_attn.kv_linear.weight",
-      "blocks.27.mlp.fc2.weight",
-    ],
+    quantized: ["blocks.0.attn.qkv.weight", "blocks.0.cross_attn.kv_linear.weight", "blocks.27.mlp.fc2.weight"],
   },
   {
     title: "PixArt, diffusers",
@@ -349,11 +341,7 @@ const CHECKPOINTS: readonly Checkpoint[] = [
       "blocks.0.scale_shift_table",
       "proj_out.weight",
     ],
-    quantized: [
-      "blocks.0.attn1.to_q.weight",
-      "blocks.0.attn2.add_k_proj.weight",
-      "blocks.0.ffn.net.0.proj.weight",
-    ],
+    quantized: ["blocks.0.attn1.to_q.weight", "blocks.0.attn2.add_k_proj.weight", "blocks.0.ffn.net.0.proj.weight"],
   },
   {
     title: "LTX, original, whole checkpoint",
@@ -544,10 +532,7 @@ const CHECKPOINTS: readonly Checkpoint[] = [
     architecture: "diffusion-lm",
     className: "LLaDA2MoeModelLM",
     kept: ["model.word_embeddings.weight", "model.layers.1.mlp.gate.weight", "lm_head.weight"],
-    quantized: [
-      "model.layers.0.attention.query_key_value.weight",
-      "model.layers.1.mlp.experts.0.gate_proj.weight",
-    ],
+    quantized: ["model.layers.0.attention.query_key_value.weight", "model.layers.1.mlp.experts.0.gate_proj.weight"],
   },
   {
     title: "MDLM",
@@ -575,10 +560,7 @@ const CHECKPOINTS: readonly Checkpoint[] = [
       "text_model.embeddings.position_embedding.weight",
       "text_projection.weight",
     ],
-    quantized: [
-      "text_model.encoder.layers.0.self_attn.q_proj.weight",
-      "text_model.encoder.layers.11.mlp.fc2.weight",
-    ],
+    quantized: ["text_model.encoder.layers.0.self_attn.q_proj.weight", "text_model.encoder.layers.11.mlp.fc2.weight"],
   },
   {
     title: "T5 text encoder",
@@ -590,10 +572,7 @@ const CHECKPOINTS: readonly Checkpoint[] = [
       "encoder.embed_tokens.weight",
       "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
     ],
-    quantized: [
-      "encoder.block.0.layer.0.SelfAttention.q.weight",
-      "encoder.block.23.layer.1.DenseReluDense.wo.weight",
-    ],
+    quantized: ["encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.block.23.layer.1.DenseReluDense.wo.weight"],
   },
   {
     title: "Llama text encoder",

@@ -184,9 +184,7 @@ describe("nothing to quantize", () => {
   });
 
   it("or that there are none", async () => {
-    expect((await refusal({ modality: "image" }, [])).message).toBe(
-      'nothing to quantize in "model": no tensors',
-    );
+    expect((await refusal({ modality: "image" }, [])).message).toBe('nothing to quantize in "model": no tensors');
   });
 });
 

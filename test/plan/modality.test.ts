@@ -3,7 +3,7 @@ import type { ArrowQuantError } from "../../dist/errors.js";
 import { planComponents } from "../../dist/plan/component.js";
 import type { ComponentPlan, Modality } from "../../dist/plan/plan.js";
 import type { Component } from "../../dist/tensor/info.js";
-import { component, configOf, type ComponentOptions } from "./components.js";
+import { type ComponentOptions, component, configOf } from "./components.js";
 
 const WEIGHT = "some.layer.weight";
 
@@ -153,17 +153,12 @@ describe("conflicts and silence", () => {
   });
 
   it("so are a pipeline and a class", async () => {
-    const error = await refusal(
-      [component([WEIGHT], { className: "FluxTransformer2DModel" })],
-      "WanPipeline",
-    );
+    const error = await refusal([component([WEIGHT], { className: "FluxTransformer2DModel" })], "WanPipeline");
     expect(error.message).toContain("pipeline WanPipeline: video; class FluxTransformer2DModel: image");
   });
 
   it("and general names where nothing is specific", async () => {
-    const error = await refusal([
-      component([WEIGHT], { className: "UNet2DModel", config: { sample_rate: 16000 } }),
-    ]);
+    const error = await refusal([component([WEIGHT], { className: "UNet2DModel", config: { sample_rate: 16000 } })]);
     expect(error.message).toContain("class UNet2DModel: image; config sample_rate: audio");
   });
 

@@ -16,10 +16,7 @@ describe("estimateSizes", () => {
   it.each([
     // 128 codes of 4 bits, 4 scale and 4 zero-point codes of 6 bits, one float32 super scale.
     [{ bit_width: 4, group_size: 32, method: "rtn" }, 64 + 3 + 3 + 4],
-    [
-      { bit_width: 2, group_size: 32, method: "rtn", scale_bits: "none", zero_point_bits: "none" },
-      32 + 16 + 16,
-    ],
+    [{ bit_width: 2, group_size: 32, method: "rtn", scale_bits: "none", zero_point_bits: "none" }, 32 + 16 + 16],
     [{ bit_width: 8, group_size: 128, method: "rtn", symmetric: true }, 128 + 1 + 4],
     // Two scale codes per group, no zero points.
     [{ bit_width: 2, group_size: 16, method: "r2q" }, 32 + 6 + 6 + 4],
@@ -44,9 +41,7 @@ describe("estimateSizes", () => {
         const bytes = all.layers.reduce((sum, layer) => sum + estimateLayerBytes(layer), 0);
         expect(sizes.packedBytes).toBe(bytes);
         expect(sizes.quantizedBytes + sizes.keptBytes).toBe(bytes);
-        expect(sizes.keptBytes).toBe(
-          kept.reduce((sum, { tensor: { location } }) => sum + location.byteLength, 0),
-        );
+        expect(sizes.keptBytes).toBe(kept.reduce((sum, { tensor: { location } }) => sum + location.byteLength, 0));
         expect(sizes.sourceBytes).toBe(2 * sizes.parameters);
         expect(estimateSizes([all, all]).packedBytes).toBe(2 * bytes);
         expect(estimateSizes([all, all]).bitsPerWeight).toBe(sizes.bitsPerWeight);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { ArrowQuantError } from "../../dist/errors.js";
 import type { ResolvedConfig } from "../../dist/config/config.js";
 import { resolveConfig } from "../../dist/config/resolve.js";
+import type { ArrowQuantError } from "../../dist/errors.js";
 import { MODALITIES, type Modality } from "../../dist/plan/plan.js";
 import { chooseStrategy, pinnedSpec, type Strategy } from "../../dist/plan/strategy.js";
 import { configOf } from "./components.js";
@@ -46,16 +46,12 @@ describe("the method", () => {
   it("gives way to what was set by hand", async () => {
     const symmetric = await choose("image", { symmetric: true });
     expect(symmetric.baseSpec).toMatchObject({ method: "rtn", symmetric: true });
-    expect(ruleOf(symmetric, "method")).toBe(
-      "strategy image: rtn, as hqq has no symmetric codes (flag --symmetric)",
-    );
+    expect(ruleOf(symmetric, "method")).toBe("strategy image: rtn, as hqq has no symmetric codes (flag --symmetric)");
     const symmetricText = await choose("text", { symmetric: true, bit_width: 2 });
     expect(symmetricText.baseSpec.method).toBe("rtn");
     const plainScales = await choose("text", { bit_width: 2, scale_bits: "none" });
     expect(plainScales.baseSpec).toMatchObject({ method: "hqq", scaleBits: null, superGroupSize: null });
-    expect(ruleOf(plainScales, "method")).toBe(
-      "strategy text: hqq, as r2q needs coded scales (flag --scale-bits)",
-    );
+    expect(ruleOf(plainScales, "method")).toBe("strategy text: hqq, as r2q needs coded scales (flag --scale-bits)");
   });
 
   it("r2q by hand takes a profile's width with it", async () => {
@@ -149,14 +145,11 @@ describe("activations", () => {
     ["image", "off", "on"],
     ["audio", "off", "on"],
     ["video", "off", "on"],
-  ])(
-    "of %s: time-aware %s, spatial %s, and what is on is not applied",
-    async (modality, timeAware, spatial) => {
-      const found = await read(modality, {});
-      expect(found).toMatchObject({ timeAware, spatial });
-      expect(found.notApplied).toEqual([timeAware === "on" ? "enable_time_aware" : "enable_spatial"]);
-    },
-  );
+  ])("of %s: time-aware %s, spatial %s, and what is on is not applied", async (modality, timeAware, spatial) => {
+    const found = await read(modality, {});
+    expect(found).toMatchObject({ timeAware, spatial });
+    expect(found.notApplied).toEqual([timeAware === "on" ? "enable_time_aware" : "enable_spatial"]);
+  });
 
   it("profile edge turns spatial off for all, by hand it comes back", async () => {
     const edge = { profile: "edge" };
@@ -189,8 +182,8 @@ describe("activations", () => {
       setting: "zero_point_bits",
       reason: "method r2q has no zero points",
     });
-    expect(
-      (await choose("image", { method: "mse", weighting: "none", preserve_gain: false })).notApplied,
-    ).toEqual([{ setting: "enable_spatial", reason: "needs calibration" }]);
+    expect((await choose("image", { method: "mse", weighting: "none", preserve_gain: false })).notApplied).toEqual([
+      { setting: "enable_spatial", reason: "needs calibration" },
+    ]);
   });
 });

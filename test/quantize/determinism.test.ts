@@ -29,7 +29,9 @@ async function digest(input: string, config: object, options: SessionOptions, bu
   } finally {
     delete process.env.ARROWQUANT_KERNELS;
   }
-  return createHash("sha256").update(await readFile(output)).digest("hex");
+  return createHash("sha256")
+    .update(await readFile(output))
+    .digest("hex");
 }
 
 const configs = [

@@ -25,7 +25,10 @@ async function readRows(path: string): Promise<NativeRow[]> {
   return rows;
 }
 
-const digest = async (path: string) => createHash("sha256").update(await readFile(path)).digest("hex");
+const digest = async (path: string) =>
+  createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
 
 /** What a folder holds besides inputs and finished outputs. */
 const leftovers = (path: string) => readdirSync(dirname(path)).filter((name) => name.includes(".arrowquant-"));
@@ -57,7 +60,9 @@ describe("a layer of several chunks", () => {
       await using small = new Session({ threads: 1, memoryBytes: memoryMib * MIB });
       await quantizeModel({ input, output, config: { ...config, min_accuracy: minAccuracy } }, small);
       const rows = await readRows(output);
-      made[how] = createHash("sha256").update(Buffer.concat(rows.map(({ data }) => data))).digest("hex");
+      made[how] = createHash("sha256")
+        .update(Buffer.concat(rows.map(({ data }) => data)))
+        .digest("hex");
       expect(leftovers(output)).toEqual([]);
     }
     expect(new Set(Object.values(made)).size).toBe(1);
@@ -119,24 +124,27 @@ describe("fallback", () => {
 });
 
 describe("a weight that is not finite", () => {
-  it.each([Number.NaN, Number.POSITIVE_INFINITY])("%s is an error with its place, or the layer is kept", async (bad) => {
-    const values = gaussianFloats(64 * 100, 5);
-    values[37 * 100 + 41] = bad;
-    values[50 * 100 + 2] = bad;
-    const input = await writeModel(folder.path("bad.safetensors"), [
-      gaussianPart("fine.weight", [64, 100], 6),
-      floatPart("bad.weight", [64, 100], values),
-    ]);
-    const output = folder.path("bad.parquet");
-    const error = await quantizeModel({ input, output, config: plain }, session).catch((thrown) => thrown);
-    expect(error).toMatchObject({ code: "E_NONFINITE", details: { tensor: "bad.weight", row: 37, col: 41 } });
-    expect(leftovers(output)).toEqual([]);
-    const config = { ...plain, on_nonfinite: "keep" };
-    const { layers } = await quantizeModel({ input, output, config }, session);
-    expect(layers.map(({ quantType }) => quantType)).toEqual(["int4", "none"]);
-    expect(layers[1]?.reason).toContain("row 37, column 41");
-    expect(Buffer.compare((await readRows(output))[1]?.data as Uint8Array, Buffer.from(values.buffer))).toBe(0);
-  });
+  it.each([Number.NaN, Number.POSITIVE_INFINITY])(
+    "%s is an error with its place, or the layer is kept",
+    async (bad) => {
+      const values = gaussianFloats(64 * 100, 5);
+      values[37 * 100 + 41] = bad;
+      values[50 * 100 + 2] = bad;
+      const input = await writeModel(folder.path("bad.safetensors"), [
+        gaussianPart("fine.weight", [64, 100], 6),
+        floatPart("bad.weight", [64, 100], values),
+      ]);
+      const output = folder.path("bad.parquet");
+      const error = await quantizeModel({ input, output, config: plain }, session).catch((thrown) => thrown);
+      expect(error).toMatchObject({ code: "E_NONFINITE", details: { tensor: "bad.weight", row: 37, col: 41 } });
+      expect(leftovers(output)).toEqual([]);
+      const config = { ...plain, on_nonfinite: "keep" };
+      const { layers } = await quantizeModel({ input, output, config }, session);
+      expect(layers.map(({ quantType }) => quantType)).toEqual(["int4", "none"]);
+      expect(layers[1]?.reason).toContain("row 37, column 41");
+      expect(Buffer.compare((await readRows(output))[1]?.data as Uint8Array, Buffer.from(values.buffer))).toBe(0);
+    },
+  );
 });
 
 describe("float8 sources with scales", () => {
@@ -196,19 +204,22 @@ describe("several components", () => {
 });
 
 describe("abort", () => {
-  it.each(["before the start", "at the first progress"])("%s rejects with the reason and leaves nothing", async (when) => {
-    const controller = new AbortController();
-    const reason = new Error("enough");
-    if (when === "before the start") controller.abort(reason);
-    const output = folder.path(`aborted ${when}.parquet`);
-    const onProgress = () => controller.abort(reason);
-    const job = { input: unet, output, signal: controller.signal, onProgress };
-    await expect(quantizeModel(job, session)).rejects.toBe(reason);
-    expect(existsSync(output)).toBe(false);
-    expect(leftovers(output)).toEqual([]);
-    // The session goes on.
-    expect((await quantizeModel({ input: unet, output }, session)).summary.quantized).toBe(61);
-  });
+  it.each(["before the start", "at the first progress"])(
+    "%s rejects with the reason and leaves nothing",
+    async (when) => {
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      if (when === "before the start") controller.abort(reason);
+      const output = folder.path(`aborted ${when}.parquet`);
+      const onProgress = () => controller.abort(reason);
+      const job = { input: unet, output, signal: controller.signal, onProgress };
+      await expect(quantizeModel(job, session)).rejects.toBe(reason);
+      expect(existsSync(output)).toBe(false);
+      expect(leftovers(output)).toEqual([]);
+      // The session goes on.
+      expect((await quantizeModel({ input: unet, output }, session)).summary.quantized).toBe(61);
+    },
+  );
 
   it("in a listener's exception fails the job with it as cause", async () => {
     const output = folder.path("listener.parquet");

@@ -33,7 +33,14 @@ export function floatPart(name: string, shape: readonly number[], values: Float3
 }
 
 export function gaussianPart(name: string, shape: readonly number[], seed: number): Part {
-  return floatPart(name, shape, gaussianFloats(shape.reduce((product, size) => product * size, 1), seed));
+  return floatPart(
+    name,
+    shape,
+    gaussianFloats(
+      shape.reduce((product, size) => product * size, 1),
+      seed,
+    ),
+  );
 }
 
 export async function writeModel(path: string, parts: readonly Part[]): Promise<string> {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ArrowQuantError } from "../../dist/errors.js";
+import type { ArrowQuantError } from "../../dist/errors.js";
 import { quantizeTensor, rebuildTensor } from "../../dist/quantize/tensor.js";
 import { gaussians } from "../kernels/harness.js";
 
@@ -59,12 +59,7 @@ describe("quantizeTensor", () => {
   });
 
   it.each<[string, () => unknown, string, RegExp]>([
-    [
-      "a shape of one dimension",
-      () => quantizeTensor(new Float32Array(4), { shape: [4] }),
-      "E_SHAPE",
-      /\[4\]/,
-    ],
+    ["a shape of one dimension", () => quantizeTensor(new Float32Array(4), { shape: [4] }), "E_SHAPE", /\[4\]/],
     [
       "a shape of another size",
       () => quantizeTensor(new Float32Array(5), { shape: [2, 3] }),
@@ -72,12 +67,7 @@ describe("quantizeTensor", () => {
       /6 elements, 5/,
     ],
     ["no elements", () => quantizeTensor(new Float32Array(0), { shape: [0, 3] }), "E_SHAPE", /0 elements/],
-    [
-      "a group size",
-      () => quantizeTensor(new Float32Array(4), { shape: [2, 2], groupSize: 7 }),
-      "E_CONFIG",
-      /7/,
-    ],
+    ["a group size", () => quantizeTensor(new Float32Array(4), { shape: [2, 2], groupSize: 7 }), "E_CONFIG", /7/],
     [
       "NaN",
       () => quantizeTensor(Float32Array.of(1, 2, 3, NaN), { shape: [2, 2] }),

@@ -32,8 +32,7 @@ function matches(expected: ColumnType, found: DataType, options: TypeOptions): b
   if ("list" in expected) {
     if (!DataType.isList(found)) return false;
     const itemType = (found.children[0] as Field).type;
-    if (expected.list === "float32" && options.allowFloat64Lists && isFloat(itemType, Precision.DOUBLE))
-      return true;
+    if (expected.list === "float32" && options.allowFloat64Lists && isFloat(itemType, Precision.DOUBLE)) return true;
     return matches(expected.list, itemType, options);
   }
   if (!DataType.isStruct(found)) return false;
@@ -65,13 +64,9 @@ export function checkColumnTypes(
     const field = schema.fields.find((candidate) => candidate.name === name);
     if (field !== undefined && matches(type, field.type, options)) continue;
     const found = field === undefined ? "missing" : String(field.type);
-    throw new ArrowQuantError(
-      "E_NATIVE",
-      `${what}: column "${name}" is ${found}, expected ${describe(type)}`,
-      {
-        details: { column: name, found, expected: describe(type) },
-      },
-    );
+    throw new ArrowQuantError("E_NATIVE", `${what}: column "${name}" is ${found}, expected ${describe(type)}`, {
+      details: { column: name, found, expected: describe(type) },
+    });
   }
 }
 
@@ -95,9 +90,7 @@ class ColumnReaders {
   #number(value: bigint | null, column: string): number | null {
     if (value === null) return null;
     const number = Number(value);
-    return Number.isSafeInteger(number)
-      ? number
-      : this.#fail(column, `holds ${value}, which is beyond 2^53 - 1`);
+    return Number.isSafeInteger(number) ? number : this.#fail(column, `holds ${value}, which is beyond 2^53 - 1`);
   }
 
   #floats(list: Vector | null, column: string): Float32Array | null {
@@ -158,11 +151,7 @@ class ColumnReaders {
  * views of the stream's bytes.
  * @throws E_NATIVE where a required value is null or an integer is beyond 2^53
  */
-export function decodeIpc(
-  ipc: Uint8Array,
-  columns: readonly Column[],
-  what: string,
-): Record<string, unknown>[] {
+export function decodeIpc(ipc: Uint8Array, columns: readonly Column[], what: string): Record<string, unknown>[] {
   const table = tableFromIPC(ipc);
   const readRow = new ColumnReaders(what).fields(columns, (name) => table.getChild(name), "");
   return Array.from({ length: table.numRows }, (_, index) => readRow(index));

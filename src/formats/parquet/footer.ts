@@ -248,8 +248,7 @@ function readColumnChunk(reader: ThriftReader): ColumnChunk {
 /** @throws E_NATIVE where the row group's description is malformed. */
 export function parseRowGroup(footer: Footer, index: number): RowGroup {
   const position = footer.rowGroupPositions[index];
-  if (position === undefined)
-    throw new RangeError(`row group ${index} of ${footer.rowGroupPositions.length}`);
+  if (position === undefined) throw new RangeError(`row group ${index} of ${footer.rowGroupPositions.length}`);
   const reader = new ThriftReader(footer.bytes, `${footer.what}, row group ${index}`, position);
   const chunks: ColumnChunk[] = [];
   let rowCount = -1;
@@ -269,9 +268,7 @@ export function parseRowGroup(footer: Footer, index: number): RowGroup {
   for (const [leaf, chunk] of chunks.entries()) {
     const [expected, found] = [leafTypes[leaf], PHYSICAL_TYPES[chunk.type]];
     if (expected !== found) {
-      reader.fail(
-        `column "${chunk.path.join(".")}" holds ${found ?? chunk.type}, the schema says ${expected}`,
-      );
+      reader.fail(`column "${chunk.path.join(".")}" holds ${found ?? chunk.type}, the schema says ${expected}`);
     }
   }
   return { rowCount, chunks };

@@ -71,8 +71,7 @@ function readPageHeader(reader: ThriftReader): PageHeader {
     } else return false;
     return true;
   });
-  const required = (id: number, name: string): number =>
-    numbers.get(id) ?? reader.fail(`a page has no ${name}`);
+  const required = (id: number, name: string): number => numbers.get(id) ?? reader.fail(`a page has no ${name}`);
   return {
     ...content,
     type: required(1, "type"),
@@ -88,8 +87,7 @@ function nextPage(reader: ThriftReader, pages: Uint8Array, chunk: ColumnChunk): 
     reader.fail(`a page of ${page.storedBytes} bytes does not fit`);
   }
   const { storedBytes, uncompressedBytes } = page;
-  const mostBytes =
-    chunk.codec === UNCOMPRESSED ? storedBytes : SMALL_PAGE_BYTES + storedBytes * MAX_EXPANSION;
+  const mostBytes = chunk.codec === UNCOMPRESSED ? storedBytes : SMALL_PAGE_BYTES + storedBytes * MAX_EXPANSION;
   if (uncompressedBytes > mostBytes) {
     reader.fail(`a page of ${storedBytes} bytes claims to be ${uncompressedBytes} when decompressed`);
   }
@@ -152,12 +150,7 @@ export function isPlain(chunk: ColumnChunk): boolean {
  * @param hasLevels whether the column may hold nulls, so that levels stand before the values
  * @throws E_NATIVE where lengths and counts disagree
  */
-export function splitBinaries(
-  pages: Uint8Array,
-  chunk: ColumnChunk,
-  hasLevels: boolean,
-  what: string,
-): Uint8Array[] {
+export function splitBinaries(pages: Uint8Array, chunk: ColumnChunk, hasLevels: boolean, what: string): Uint8Array[] {
   const reader = pageReader(pages, chunk, what);
   const view = new DataView(pages.buffer, pages.byteOffset, pages.byteLength);
   const values: Uint8Array[] = [];

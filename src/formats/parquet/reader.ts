@@ -6,7 +6,7 @@ import { type Column, EXTENDED_MARK, FILE_KINDS, type FileKind, PAYLOAD_COLUMNS 
 import { type Footer, MAGIC, parseFooter, TRAILER_BYTES } from "./footer.js";
 import type { NativeRow, NativeRowMeta } from "./row.js";
 import { BULK_COLUMN, buildSchemaFile, readRowGroupParts } from "./row-group-file.js";
-import { checkMeta, checkRow, ChunkSequence } from "./rules.js";
+import { ChunkSequence, checkMeta, checkRow } from "./rules.js";
 import { CREATED_BY } from "./writer.js";
 
 /** Key whose presence says that a file is of this format. */
@@ -64,11 +64,7 @@ function isMagic(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, MAGIC) === 0;
 }
 
-function nativeError(
-  path: string,
-  problem: string,
-  details: Readonly<Record<string, unknown>>,
-): ArrowQuantError {
+function nativeError(path: string, problem: string, details: Readonly<Record<string, unknown>>): ArrowQuantError {
   return new ArrowQuantError("E_NATIVE", `"${path}" ${problem}`, { details: { path, ...details } });
 }
 
@@ -81,14 +77,10 @@ async function readFooter(file: OpenFile): Promise<FooterPlace> {
   const trailerStart = byteLength - TRAILER_BYTES;
   if (trailerStart >= MAGIC.length) await readExactly(file, trailer, trailerStart);
   if (!isMagic(trailer.subarray(4))) {
-    throw new ArrowQuantError(
-      "E_TRUNCATED",
-      `"${path}" ends at byte ${byteLength} without Parquet's closing mark`,
-      {
-        hint: "the file was cut off; copy or write it again",
-        details: { path, byteLength },
-      },
-    );
+    throw new ArrowQuantError("E_TRUNCATED", `"${path}" ends at byte ${byteLength} without Parquet's closing mark`, {
+      hint: "the file was cut off; copy or write it again",
+      details: { path, byteLength },
+    });
   }
   const footerBytes = new DataView(trailer.buffer).getUint32(0, true);
   const dataEnd = trailerStart - footerBytes;
@@ -133,18 +125,10 @@ export async function isNativeFile(path: string): Promise<boolean> {
 
 /** Whether `path` is a complete native file of this program, which it may therefore replace. */
 export async function wasWrittenByUs(path: string): Promise<boolean> {
-  return sniff(
-    path,
-    ({ createdBy, keyValues }) => createdBy === CREATED_BY && keyValues.has(FORMAT_KEY),
-    false,
-  );
+  return sniff(path, ({ createdBy, keyValues }) => createdBy === CREATED_BY && keyValues.has(FORMAT_KEY), false);
 }
 
-async function sniff(
-  path: string,
-  test: (footer: Footer) => boolean,
-  whenDamaged: boolean,
-): Promise<boolean> {
+async function sniff(path: string, test: (footer: Footer) => boolean, whenDamaged: boolean): Promise<boolean> {
   let isParquet = false;
   try {
     return await withFile(path, async (file) => {
@@ -178,15 +162,11 @@ export async function openNative(path: string): Promise<NativeFile> {
   }
   const what = `"${path}"`;
   const schemaIpc = withParquetLibrary(what, (library) =>
-    library
-      .readSchema(buildSchemaFile(place.footer, new Set(columns.map(({ name }) => name))))
-      .intoIPCStream(),
+    library.readSchema(buildSchemaFile(place.footer, new Set(columns.map(({ name }) => name)))).intoIPCStream(),
   );
   arrow.checkColumnTypes(schemaIpc, columns, what, { allowFloat64Lists: kind === "plain-v2" });
   const decode = (bytes: Uint8Array, taken: readonly Column[], where: string): Record<string, unknown>[] =>
-    withParquetLibrary(where, (library) =>
-      arrow.decodeIpc(library.readParquet(bytes).intoIPCStream(), taken, where),
-    );
+    withParquetLibrary(where, (library) => arrow.decodeIpc(library.readParquet(bytes).intoIPCStream(), taken, where));
   const file = new OpenNativeFile(path, kind, place, decode);
   return file.withComponent();
 }
@@ -278,11 +258,7 @@ class OpenNativeFile implements NativeFile {
     return rows.map((values) => this.#complete(values) as NativeRow);
   }
 
-  async #read(
-    rowGroup: number,
-    columns: readonly Column[],
-    reuseBuffers = false,
-  ): Promise<Record<string, unknown>[]> {
+  async #read(rowGroup: number, columns: readonly Column[], reuseBuffers = false): Promise<Record<string, unknown>[]> {
     const place = this.#place;
     if (place === null) throw new ArrowQuantError("E_INTERNAL", `"${this.path}" is read after it was closed`);
     const what = `"${this.path}", row group ${rowGroup}`;

@@ -9,8 +9,8 @@
 import { ArrowQuantError } from "../../errors.js";
 import { FILE_KINDS } from "./columns.js";
 import { type ColumnChunk, type RowGroup, UNCOMPRESSED } from "./footer.js";
-import { encodePlainPageHeader, ENCODINGS } from "./pages.js";
-import { plainBytes, PlainValues } from "./plain-values.js";
+import { ENCODINGS, encodePlainPageHeader } from "./pages.js";
+import { PlainValues, plainBytes } from "./plain-values.js";
 import { type NativeRow, rowLabel } from "./row.js";
 import { buildSchema, type SchemaNode } from "./schema.js";
 

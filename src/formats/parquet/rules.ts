@@ -43,12 +43,10 @@ export function checkMeta(row: NativeRowMeta): void {
     refuse(row, `shape [${shape.join(", ")}] has ${elementCount} elements, num_params is ${paramCount}`);
   }
   if (!isDtype(dtype)) refuse(row, `dtype "${String(dtype)}" is unknown`);
-  if (storedDtype !== null && !isDtype(storedDtype))
-    refuse(row, `stored_dtype "${String(storedDtype)}" is unknown`);
+  if (storedDtype !== null && !isDtype(storedDtype)) refuse(row, `stored_dtype "${String(storedDtype)}" is unknown`);
   if (!Object.hasOwn(QUANT_TYPES, quantType)) refuse(row, `quant_type "${String(quantType)}" is unknown`);
   if (method !== null && !METHOD_NAMES.includes(method)) refuse(row, `method "${String(method)}" is unknown`);
-  if (chunkIndex < 0 || chunkIndex >= chunkCount)
-    refuse(row, "the chunk's index is not below the number of chunks");
+  if (chunkIndex < 0 || chunkIndex >= chunkCount) refuse(row, "the chunk's index is not below the number of chunks");
   if (QUANT_TYPES[quantType] !== 0 && (shape.length < 2 || elementCount === 0)) {
     refuse(row, `shape [${shape.join(", ")}] can only be kept, quant_type is ${quantType}`);
   }
@@ -196,14 +194,10 @@ export function checkRow(row: NativeRow, kind: FileKind): number {
     const found = rowCrc32(row);
     if (found !== row.crc32) {
       const [stored, actual] = [row.crc32, found].map((crc) => crc.toString(16).padStart(8, "0"));
-      throw new ArrowQuantError(
-        "E_CRC",
-        `${rowLabel(row)}: the checksum is ${actual}, the file says ${stored}`,
-        {
-          hint: "the file is damaged; copy or write it again",
-          details: { layer: row.layerName, chunkIndex: row.chunkIndex, stored: row.crc32, found },
-        },
-      );
+      throw new ArrowQuantError("E_CRC", `${rowLabel(row)}: the checksum is ${actual}, the file says ${stored}`, {
+        hint: "the file is damaged; copy or write it again",
+        details: { layer: row.layerName, chunkIndex: row.chunkIndex, stored: row.crc32, found },
+      });
     }
   }
   return rows;
@@ -273,7 +267,6 @@ export class ChunkSequence {
   /** To be called after the last row. */
   end(): void {
     const last = this.#row;
-    if (last !== null && last.chunkIndex + 1 < last.chunkCount)
-      refuse(last, "the chunks after it are missing");
+    if (last !== null && last.chunkIndex + 1 < last.chunkCount) refuse(last, "the chunks after it are missing");
   }
 }

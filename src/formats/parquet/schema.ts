@@ -114,11 +114,15 @@ export function buildSchema(columns: readonly Column[]): ParquetSchema {
     const ownRepetition = nullable ? OPTIONAL : REQUIRED;
     const definition = parentDefinition + (nullable ? 1 : 0);
     const firstLeaf = leaves.length;
-    const finish = (
-      kind: SchemaNode["type"],
-      repetition: number,
-      children: readonly SchemaNode[],
-    ): SchemaNode => ({ key, nullable, repetition, firstLeaf, endLeaf: leaves.length, type: kind, children });
+    const finish = (kind: SchemaNode["type"], repetition: number, children: readonly SchemaNode[]): SchemaNode => ({
+      key,
+      nullable,
+      repetition,
+      firstLeaf,
+      endLeaf: leaves.length,
+      type: kind,
+      children,
+    });
 
     if (typeof type === "string") {
       elements.push(encodeElement({ name, repetition: ownRepetition, type, childCount: 0 }));

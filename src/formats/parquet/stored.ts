@@ -11,11 +11,7 @@ export interface RowRange {
   readonly rowCount: number;
 }
 
-function rowSlice<T extends Uint8Array | Float32Array>(
-  values: T | null,
-  perRow: number,
-  range: RowRange,
-): T | null {
+function rowSlice<T extends Uint8Array | Float32Array>(values: T | null, perRow: number, range: RowRange): T | null {
   if (values === null) return null;
   const from = range.firstRow * perRow;
   return values.subarray(from, from + range.rowCount * perRow) as T;
@@ -63,9 +59,7 @@ function spreadPlain(row: NativeRow, values: Float32Array, range: RowRange): Flo
     return rowSlice(values, Math.ceil(cols / row.groupSize), range) as Float32Array;
   }
   if (values.length === 1) return new Float32Array(range.rowCount).fill(values[0] as number);
-  return row.quantAxis === 0
-    ? (rowSlice(values, 1, range) as Float32Array)
-    : repeatPerRow(values, range.rowCount);
+  return row.quantAxis === 0 ? (rowSlice(values, 1, range) as Float32Array) : repeatPerRow(values, range.rowCount);
 }
 
 function toPlainChunk(row: NativeRow, range: RowRange): StoredChunk {

@@ -3,8 +3,8 @@
  */
 import { ArrowQuantError } from "../../errors.js";
 import { encodeFooter, MAGIC, writeRowGroup } from "./footer.js";
-import { encodedRowBytes, NATIVE_SCHEMA, ROW_GROUP_BYTES, RowGroupBuilder } from "./row-group.js";
 import type { NativeRow } from "./row.js";
+import { encodedRowBytes, NATIVE_SCHEMA, ROW_GROUP_BYTES, RowGroupBuilder } from "./row-group.js";
 import { ThriftWriter } from "./thrift.js";
 
 /** A row group holds consecutive rows up to this many bytes, at least one (FORMAT.md, Rows). */

@@ -8,7 +8,7 @@
  * padding is spaces, keys are unique, `__metadata__` is an object of strings.
  */
 import { ArrowQuantError, type ErrorCode } from "../../errors.js";
-import { DTYPES, isDtype, type Dtype } from "../../tensor/dtype.js";
+import { DTYPES, type Dtype, isDtype } from "../../tensor/dtype.js";
 import { countElements } from "../../tensor/layout.js";
 import { JsonScanner, quoteName } from "../json.js";
 
@@ -56,14 +56,10 @@ export function readHeaderLength(first: Uint8Array, fileByteLength: number, sour
   }
   const available = fileByteLength - LENGTH_BYTES;
   if (length > BigInt(available)) {
-    throw new ArrowQuantError(
-      "E_HEADER_SIZE",
-      `${source} would have ${length} bytes, the file has ${available} left`,
-      {
-        hint: "the file is cut off or is no safetensors file: download it again",
-        details: { headerByteLength: Number(length), available },
-      },
-    );
+    throw new ArrowQuantError("E_HEADER_SIZE", `${source} would have ${length} bytes, the file has ${available} left`, {
+      hint: "the file is cut off or is no safetensors file: download it again",
+      details: { headerByteLength: Number(length), available },
+    });
   }
   return Number(length);
 }
@@ -86,8 +82,7 @@ export function parseHeader(bytes: Uint8Array, dataByteLength: number, source: s
     else tensors.push(readTensor(scanner, name));
   });
   for (; scanner.offset < bytes.length; scanner.offset += 1) {
-    if (bytes[scanner.offset] !== 0x20)
-      scanner.fail("E_HEADER", "only spaces may follow the header's object");
+    if (bytes[scanner.offset] !== 0x20) scanner.fail("E_HEADER", "only spaces may follow the header's object");
   }
   tensors.sort((a, b) => a.begin - b.begin || a.end - b.end);
   checkCoverage(tensors, dataByteLength, source);
@@ -130,7 +125,8 @@ function readTensor(scanner: JsonScanner, name: string): HeaderTensor {
             : others?.has(key) === true;
     if (isSecond) scanner.fail("E_DUPLICATE", `${quoteName(name)}: key ${quoteName(key)} stands twice`, at);
     if (!isKnown) {
-      (others ??= new Set()).add(key);
+      others ??= new Set();
+      others.add(key);
       scanner.skipValue();
     } else if (key === "dtype") dtype = readDtype(scanner, name);
     else if (key === "shape") shape = readCounts(scanner, name, "shape", MAX_RANK);
@@ -148,22 +144,17 @@ function readTensor(scanner: JsonScanner, name: string): HeaderTensor {
 
 function readDtype(scanner: JsonScanner, name: string): Dtype {
   if (!scanner.atString()) {
-    scanner.fail(
-      "E_HEADER",
-      `${quoteName(name)}: "dtype" must be a string, this is ${scanner.describeNext()}`,
-    );
+    scanner.fail("E_HEADER", `${quoteName(name)}: "dtype" must be a string, this is ${scanner.describeNext()}`);
   }
   const at = scanner.offset;
   const dtype = scanner.readString();
-  if (!isDtype(dtype))
-    return scanner.fail("E_DTYPE", `${quoteName(name)}: unknown type ${quoteName(dtype)}`, at);
+  if (!isDtype(dtype)) return scanner.fail("E_DTYPE", `${quoteName(name)}: unknown type ${quoteName(dtype)}`, at);
   return dtype;
 }
 
 function readCounts(scanner: JsonScanner, name: string, key: string, limit: number): number[] {
   const what = (): string => `${quoteName(name)}: "${key}"`;
-  if (!scanner.atArray())
-    scanner.fail("E_HEADER", `${what()} must be an array, this is ${scanner.describeNext()}`);
+  if (!scanner.atArray()) scanner.fail("E_HEADER", `${what()} must be an array, this is ${scanner.describeNext()}`);
   const counts: number[] = [];
   scanner.readArray(() => {
     if (counts.length === limit) scanner.fail("E_LIMIT", `${what()} has more than ${limit} elements`);
@@ -210,27 +201,15 @@ function checkCoverage(tensors: readonly HeaderTensor[], dataByteLength: number,
     const name = quoteName(tensor.name);
     if (tensor.begin < covered) {
       const other = previous === undefined ? "" : quoteName(previous.name);
-      fail(
-        "E_OVERLAP",
-        `${name} begins at byte ${tensor.begin}, ${other} before it ends at byte ${covered}`,
-        tensor,
-      );
+      fail("E_OVERLAP", `${name} begins at byte ${tensor.begin}, ${other} before it ends at byte ${covered}`, tensor);
     }
     if (tensor.begin > covered) {
-      fail(
-        "E_HOLE",
-        `${name} begins at byte ${tensor.begin}, the tensors before it end at byte ${covered}`,
-        tensor,
-      );
+      fail("E_HOLE", `${name} begins at byte ${tensor.begin}, the tensors before it end at byte ${covered}`, tensor);
     }
     covered = tensor.end;
     previous = tensor;
     if (covered > dataByteLength) {
-      fail(
-        "E_TRUNCATED",
-        `${name} ends at byte ${covered}, the file has ${dataByteLength} bytes of data`,
-        tensor,
-      );
+      fail("E_TRUNCATED", `${name} ends at byte ${covered}, the file has ${dataByteLength} bytes of data`, tensor);
     }
   }
   if (covered < dataByteLength) {

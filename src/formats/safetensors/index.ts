@@ -30,8 +30,7 @@ export function parseShardIndex(bytes: Uint8Array, source: string): ShardIndex {
   const seen = new Set<string>();
   const weightMap = new Map<string, string>();
   let totalByteLength: number | null = null;
-  if (!scanner.atObject())
-    scanner.fail("E_INDEX", `an object is expected, this is ${scanner.describeNext()}`);
+  if (!scanner.atObject()) scanner.fail("E_INDEX", `an object is expected, this is ${scanner.describeNext()}`);
   scanner.readObject((key, at) => {
     if (seen.has(key)) scanner.fail("E_DUPLICATE", `key ${quoteName(key)} stands twice`, at);
     seen.add(key);
@@ -59,10 +58,7 @@ export async function openShards(indexPath: string): Promise<WeightSet> {
   // In order of name: the order of the map says nothing, and the native file keeps this one.
   const shardNames = [...new Set(index.weightMap.values())].sort();
   if (shardNames.length > MAX_SHARDS) {
-    throw new ArrowQuantError(
-      "E_LIMIT",
-      `${source} names ${shardNames.length} shards, the limit is ${MAX_SHARDS}`,
-    );
+    throw new ArrowQuantError("E_LIMIT", `${source} names ${shardNames.length} shards, the limit is ${MAX_SHARDS}`);
   }
   const files: SourceFile[] = [];
   const tensors: TensorInfo[] = [];
@@ -84,10 +80,7 @@ function readWeightMap(scanner: JsonScanner, weightMap: Map<string, string>): vo
   scanner.readObject((tensor, at) => {
     if (weightMap.has(tensor)) scanner.fail("E_DUPLICATE", `${quoteName(tensor)} stands twice`, at);
     if (!scanner.atString()) {
-      scanner.fail(
-        "E_INDEX",
-        `${quoteName(tensor)}: a shard's name is expected, this is ${scanner.describeNext()}`,
-      );
+      scanner.fail("E_INDEX", `${quoteName(tensor)}: a shard's name is expected, this is ${scanner.describeNext()}`);
     }
     weightMap.set(tensor, scanner.readString());
   });

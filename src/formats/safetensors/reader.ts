@@ -53,12 +53,8 @@ export async function openSafetensors(path: string, name: string, fileIndex = 0)
 /** A clone without Git LFS leaves text files of three lines in place of the weights. */
 function refuseLfsPointer(first: Uint8Array, path: string): void {
   if (Buffer.from(first).toString("latin1") !== "version ") return;
-  throw new ArrowQuantError(
-    "E_UNKNOWN_FORMAT",
-    `"${path}" is a Git LFS pointer, not the weights it stands for`,
-    {
-      hint: "run `git lfs pull` in the model's folder",
-      details: { path },
-    },
-  );
+  throw new ArrowQuantError("E_UNKNOWN_FORMAT", `"${path}" is a Git LFS pointer, not the weights it stands for`, {
+    hint: "run `git lfs pull` in the model's folder",
+    details: { path },
+  });
 }

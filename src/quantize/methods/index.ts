@@ -13,12 +13,8 @@ export const METHODS: Readonly<Partial<Record<MethodName, Method>>> = { rtn, hqq
 export function findMethod(name: MethodName): Method {
   const method = METHODS[name];
   if (method !== undefined) return method;
-  throw new ArrowQuantError(
-    "E_CONFLICT",
-    `method ${name} needs calibration, which this version does not do`,
-    {
-      hint: `use one of ${Object.keys(METHODS).join(", ")}`,
-      details: { method: name },
-    },
-  );
+  throw new ArrowQuantError("E_CONFLICT", `method ${name} needs calibration, which this version does not do`, {
+    hint: `use one of ${Object.keys(METHODS).join(", ")}`,
+    details: { method: name },
+  });
 }

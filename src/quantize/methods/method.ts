@@ -1,13 +1,7 @@
 /** What a quantization method is to the rest of the program, and what a spec must hold. */
 import { ArrowQuantError } from "../../errors.js";
 import type { RowQuantizer } from "../../kernels/exports.js";
-import {
-  BIT_WIDTHS,
-  MAX_GROUP_SIZE,
-  type MethodName,
-  MIN_GROUP_SIZE,
-  type QuantSpec,
-} from "../../tensor/layout.js";
+import { BIT_WIDTHS, MAX_GROUP_SIZE, type MethodName, MIN_GROUP_SIZE, type QuantSpec } from "../../tensor/layout.js";
 
 /** One way to choose codes, scales and zero points. */
 export interface Method extends RowQuantizer {

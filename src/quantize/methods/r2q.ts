@@ -13,14 +13,10 @@ export const r2q: Method = {
       });
     }
     if (spec.scaleBits === null) {
-      throw new ArrowQuantError(
-        "E_CONFLICT",
-        "method r2q codes its two scales per group, scale bits is none",
-        {
-          hint: "use --scale-bits 6, or another method",
-          details: { method: "r2q", scaleBits: null },
-        },
-      );
+      throw new ArrowQuantError("E_CONFLICT", "method r2q codes its two scales per group, scale bits is none", {
+        hint: "use --scale-bits 6, or another method",
+        details: { method: "r2q", scaleBits: null },
+      });
     }
   },
   scratchBytes: () => 0,

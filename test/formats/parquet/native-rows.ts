@@ -122,16 +122,14 @@ const wholeTensor = fc.record({
 
 /** Cuts `rows` rows into consecutive runs. */
 function cuts(rows: number): fc.Arbitrary<number[]> {
-  return fc
-    .array(fc.boolean(), { minLength: Math.max(0, rows - 1), maxLength: Math.max(0, rows - 1) })
-    .map((marks) => {
-      const runs = [1];
-      for (const cut of marks) {
-        if (cut) runs.push(1);
-        else runs[runs.length - 1] = (runs.at(-1) as number) + 1;
-      }
-      return rows === 0 ? [0] : runs;
-    });
+  return fc.array(fc.boolean(), { minLength: Math.max(0, rows - 1), maxLength: Math.max(0, rows - 1) }).map((marks) => {
+    const runs = [1];
+    for (const cut of marks) {
+      if (cut) runs.push(1);
+      else runs[runs.length - 1] = (runs.at(-1) as number) + 1;
+    }
+    return rows === 0 ? [0] : runs;
+  });
 }
 
 const KEPT_BYTES = { F32: 4, F16: 2, BF16: 2, I64: 8, BOOL: 1 } as const;
@@ -290,7 +288,6 @@ export async function writeRows(
   for (const row of rows) await writer.write(row);
   const { byteLength } = await writer.finish();
   const file = Buffer.concat(pieces);
-  if (file.length !== byteLength)
-    throw new Error(`${file.length} bytes were written, ${byteLength} reported`);
+  if (file.length !== byteLength) throw new Error(`${file.length} bytes were written, ${byteLength} reported`);
   return file;
 }

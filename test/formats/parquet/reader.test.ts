@@ -7,7 +7,7 @@ import { isNativeFile, openNative, wasWrittenByUs } from "../../../dist/formats/
 import { type NativeRow, rowCrc32 } from "../../../dist/formats/parquet/row.js";
 import { toStoredChunk } from "../../../dist/formats/parquet/stored.js";
 import { int4Row, keptRow, METADATA, writeRows } from "./native-rows.js";
-import { encodeParquet, encodePlain, plainColumns, plainRow, type PlainRow } from "./plain-v2.js";
+import { encodeParquet, encodePlain, type PlainRow, plainColumns, plainRow } from "./plain-v2.js";
 import { rebuildChunk } from "./rebuild.js";
 
 let folder: string;
@@ -40,8 +40,7 @@ async function readRows(path: string): Promise<NativeRow[]> {
 async function rebuildFile(path: string): Promise<Map<string, Buffer>> {
   const tensors = new Map<string, Buffer>();
   for (const row of await readRows(path)) {
-    const bytes =
-      row.quantType === "none" ? row.data : new Uint8Array(rebuildChunk(toStoredChunk(row)).buffer);
+    const bytes = row.quantType === "none" ? row.data : new Uint8Array(rebuildChunk(toStoredChunk(row)).buffer);
     tensors.set(row.layerName, Buffer.concat([tensors.get(row.layerName) ?? Buffer.alloc(0), bytes]));
   }
   return tensors;
@@ -83,9 +82,7 @@ describe("files written by pyarrow from FORMAT.md alone", () => {
       const found = Buffer.from(rebuilt.get(tensor) ?? Buffer.alloc(0));
       const negativeZero = NEGATIVE_ZEROS.get(tensor);
       if (negativeZero !== undefined) {
-        expect([found.readUInt32LE(4 * negativeZero), bytes.readUInt32LE(4 * negativeZero)]).toEqual([
-          0, 0x8000_0000,
-        ]);
+        expect([found.readUInt32LE(4 * negativeZero), bytes.readUInt32LE(4 * negativeZero)]).toEqual([0, 0x8000_0000]);
         found.writeUInt32LE(0x8000_0000, 4 * negativeZero);
       }
       expect(Buffer.compare(found, bytes), tensor).toBe(0);
@@ -134,8 +131,7 @@ describe("a written file", () => {
       ["d", 2],
       ["e", 3],
     ]);
-    const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes, ...meta } =
-      rows[0] as NativeRow;
+    const { data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes, ...meta } = rows[0] as NativeRow;
     expect([data, scales, zeroPoints, scaleCodes, zeroPointCodes, residualScaleCodes]).toHaveLength(6);
     expect(headers[0]).toEqual({ ...meta, rowGroup: 0 });
   });
@@ -159,13 +155,7 @@ describe("a written file", () => {
   test("may be read at several places at once", async () => {
     const file = await openNative(await place("at-once.parquet", await writeRows(rows)));
     const groups = await Promise.all([0, 1, 2, 1, 3].map((index) => file.readRowGroup(index)));
-    expect(groups.map((group) => group.map(({ layerName }) => layerName).join(""))).toEqual([
-      "ab",
-      "c",
-      "d",
-      "c",
-      "e",
-    ]);
+    expect(groups.map((group) => group.map(({ layerName }) => layerName).join(""))).toEqual(["ab", "c", "d", "c", "e"]);
     for (const row of groups.flat()) expect(rowCrc32(row)).toBe(row.crc32);
   });
 
@@ -278,9 +268,7 @@ describe("plain V2 files of another writer", () => {
     const path = await place("parts.parquet", encodePlain([row]));
     const [read] = await readRows(path);
     const whole = rebuildChunk(toStoredChunk(read as NativeRow));
-    const parts = [0, 1].map((firstRow) =>
-      rebuildChunk(toStoredChunk(read as NativeRow, { firstRow, rowCount: 1 })),
-    );
+    const parts = [0, 1].map((firstRow) => rebuildChunk(toStoredChunk(read as NativeRow, { firstRow, rowCount: 1 })));
     expect(parts.flatMap((part) => [...part])).toEqual([...whole]);
   });
 
@@ -305,21 +293,12 @@ describe("plain V2 files of another writer", () => {
 describe("sniffing", () => {
   test("tells native files from others", async () => {
     const ours = await place("ours.parquet", await writeRows([keptRow("a")]));
-    const other = await place(
-      "other.parquet",
-      encodeParquet({ a: plainColumns([plainRow("x")])["dtype"] as never }),
-    );
+    const other = await place("other.parquet", encodeParquet({ a: plainColumns([plainRow("x")])["dtype"] as never }));
     const text = await place("text.parquet", Buffer.from("PAR, not quite"));
     expect(await isNativeFile(ours)).toBe(true);
     expect(await isNativeFile(samplePath("extended.parquet"))).toBe(true);
     expect(await isNativeFile(samplePath("plain-v2.parquet"))).toBe(true);
-    for (const path of [
-      other,
-      text,
-      samplePath("extended.expected.safetensors"),
-      folder,
-      join(folder, "none"),
-    ]) {
+    for (const path of [other, text, samplePath("extended.expected.safetensors"), folder, join(folder, "none")]) {
       expect(await isNativeFile(path), path).toBe(false);
     }
   });
@@ -328,9 +307,7 @@ describe("sniffing", () => {
     const bytes = await writeRows([keptRow("a")]);
     expect(await wasWrittenByUs(await place("ours.parquet", bytes))).toBe(true);
     expect(await wasWrittenByUs(await place("cut.parquet", bytes.subarray(0, -1)))).toBe(false);
-    expect(
-      await wasWrittenByUs(await place("no-key.parquet", await writeRows([keptRow("a")], new Map()))),
-    ).toBe(false);
+    expect(await wasWrittenByUs(await place("no-key.parquet", await writeRows([keptRow("a")], new Map())))).toBe(false);
     const sample = join(folder, "sample.parquet");
     await copyFile(samplePath("extended.parquet"), sample);
     expect(await wasWrittenByUs(sample)).toBe(false);

@@ -32,22 +32,14 @@ export function rebuildChunk(chunk: StoredChunk): Float32Array {
       const coded = (codes: Uint8Array | null) =>
         Math.fround(
           (superScale as number) *
-            codeAt(
-              codes as Uint8Array,
-              packedRowBytes(groups, scaleBits as number),
-              row,
-              group,
-              scaleBits as number,
-            ),
+            codeAt(codes as Uint8Array, packedRowBytes(groups, scaleBits as number), row, group, scaleBits as number),
         );
       const scale = scaleBits === null ? (superScale as number) : coded(chunk.scaleCodes);
       const q = codeAt(chunk.data, packedRowBytes(cols, storageBits), row, col, storageBits);
       let weight: number;
       if (chunk.isR2q) {
         const residual = coded(chunk.residualScaleCodes);
-        weight = Math.fround(
-          Math.fround(scale * (2 * (q >> 1) - 1)) + Math.fround(residual * (2 * (q & 1) - 1)),
-        );
+        weight = Math.fround(Math.fround(scale * (2 * (q >> 1) - 1)) + Math.fround(residual * (2 * (q & 1) - 1)));
       } else {
         let zeroPoint = 2 ** (bits - 1);
         if (zeroPointBits !== null) {

@@ -1,5 +1,5 @@
-import { createRequire } from "node:module";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { tableFromIPC } from "apache-arrow";
@@ -88,13 +88,7 @@ describe("rows", () => {
   });
 
   test("may have their buffers reused once their write has resolved", async () => {
-    const rows = [
-      int4Row("a"),
-      int4Row("b", 300, 512),
-      keptRow("c", 1_500_000),
-      int4Row("d"),
-      keptRow("e", 9000),
-    ];
+    const rows = [int4Row("a"), int4Row("b", 300, 512), keptRow("c", 1_500_000), int4Row("d"), keptRow("e", 9000)];
     const lent = rows.map(
       (row): MutableRow => ({
         ...row,
@@ -103,10 +97,7 @@ describe("rows", () => {
       }),
     );
     const pieces: Buffer[] = [];
-    const writer = await NativeWriter.open(
-      { write: async (piece) => void pieces.push(Buffer.from(piece)) },
-      METADATA,
-    );
+    const writer = await NativeWriter.open({ write: async (piece) => void pieces.push(Buffer.from(piece)) }, METADATA);
     for (const row of lent) {
       await writer.write(row);
       row.data.fill(255);
@@ -115,9 +106,9 @@ describe("rows", () => {
     await writer.finish();
     const read = await readRows(Buffer.concat(pieces));
     expect(read.map(withoutData)).toEqual(rows.map(withoutData));
-    expect(
-      read.every(({ data }, index) => Buffer.compare(data, rows[index]?.data ?? data.subarray(1)) === 0),
-    ).toBe(true);
+    expect(read.every(({ data }, index) => Buffer.compare(data, rows[index]?.data ?? data.subarray(1)) === 0)).toBe(
+      true,
+    );
   });
 });
 
@@ -200,9 +191,7 @@ function describeField(field: FieldLike): string {
   const mark = nullable ? "?" : "";
   const [kind = ""] = String(type).split("<");
   const children = (type.children ?? []).map(describeField);
-  return children.length === 0
-    ? `${name}${mark}: ${kind}`
-    : `${name}${mark}: ${kind}<${children.join(", ")}>`;
+  return children.length === 0 ? `${name}${mark}: ${kind}` : `${name}${mark}: ${kind}<${children.join(", ")}>`;
 }
 
 // Written down from the table in FORMAT.md; `?` marks what may be null.

@@ -1,5 +1,5 @@
-import { createRequire } from "node:module";
 import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { Table, tableFromIPC, tableToIPC, Utf8, type Vector, vectorFromArray } from "apache-arrow";
 import fc from "fast-check";
@@ -114,10 +114,7 @@ describe("a row group that lies about itself", () => {
     ["more rows than it has", (rowGroup) => ({ ...rowGroup, rowCount: 3 })],
     ["fewer rows than it has", (rowGroup) => ({ ...rowGroup, rowCount: 1 })],
     ["a million million rows", (rowGroup) => ({ ...rowGroup, rowCount: 1e12 })],
-    [
-      "a column of an exabyte",
-      changeChunk("scales", { compressedBytes: 2 ** 50, uncompressedBytes: 2 ** 50 }),
-    ],
+    ["a column of an exabyte", changeChunk("scales", { compressedBytes: 2 ** 50, uncompressedBytes: 2 ** 50 })],
     ["a column beyond the file", changeChunk("dtype", { dataPageOffset: 1e9 })],
     ["a column inside the magic", changeChunk("dtype", { dataPageOffset: 0 })],
     ["a column in the middle of another", changeChunk("scales", { dataPageOffset: 30 })],
@@ -228,9 +225,7 @@ describe("columns", () => {
 
   test("that are null where a value is required", async () => {
     const columns = await columnsOf(goodTable());
-    const error = await refusal(
-      encodeTable({ ...columns, component: vectorFromArray(["x", null], new Utf8()) }),
-    );
+    const error = await refusal(encodeTable({ ...columns, component: vectorFromArray(["x", null], new Utf8()) }));
     expect(error?.message).toContain('column "component" is null in row 1');
     const plain = await refusal(encodePlain([{ ...plainRow("a"), data: null }]));
     expect(plain?.code).toBe("E_NATIVE");
@@ -244,26 +239,20 @@ async function columnsOf(table: Promise<Table>): Promise<Record<string, Vector>>
 }
 
 describe("damage anywhere", () => {
-  test.each(["extended", "plain-v2"])(
-    "in %s is an error of ours or changes nothing that can be told",
-    async (name) => {
-      const good = await readFile(samplePath(`../../formats/parquet/samples/${name}.parquet`));
-      const footerStart = good.length - 8 - good.readUInt32LE(good.length - 8);
-      const position = fc.oneof(
-        fc.nat(footerStart - 1),
-        fc.integer({ min: footerStart, max: good.length - 9 }),
-      );
-      const damage = fc.array(fc.tuple(position, fc.nat(255)), { minLength: 1, maxLength: 3 });
-      await fc.assert(
-        fc.asyncProperty(damage, async (changes) => {
-          const bytes = Buffer.from(good);
-          for (const [at, value] of changes) bytes[at] = value;
-          await refusal(bytes);
-        }),
-        { numRuns: 250 },
-      );
-    },
-  );
+  test.each(["extended", "plain-v2"])("in %s is an error of ours or changes nothing that can be told", async (name) => {
+    const good = await readFile(samplePath(`../../formats/parquet/samples/${name}.parquet`));
+    const footerStart = good.length - 8 - good.readUInt32LE(good.length - 8);
+    const position = fc.oneof(fc.nat(footerStart - 1), fc.integer({ min: footerStart, max: good.length - 9 }));
+    const damage = fc.array(fc.tuple(position, fc.nat(255)), { minLength: 1, maxLength: 3 });
+    await fc.assert(
+      fc.asyncProperty(damage, async (changes) => {
+        const bytes = Buffer.from(good);
+        for (const [at, value] of changes) bytes[at] = value;
+        await refusal(bytes);
+      }),
+      { numRuns: 250 },
+    );
+  });
 });
 
 describe("a panic of the library", () => {
@@ -280,9 +269,7 @@ describe("a panic of the library", () => {
 
   test("is told from errors that the library returns", () => {
     const instance = withParquetLibrary("test", (used) => used);
-    expect(() => withParquetLibrary("the file", (used) => used.readParquet(new Uint8Array(20)))).toThrow(
-      /the file: /,
-    );
+    expect(() => withParquetLibrary("the file", (used) => used.readParquet(new Uint8Array(20)))).toThrow(/the file: /);
     expect(withParquetLibrary("test", (used) => used)).toBe(instance);
   });
 });

@@ -7,11 +7,7 @@ export interface Entry {
 }
 
 /** A file of exactly these parts; `length` lies about the header where given. */
-export function buildFile(
-  header: string | Uint8Array,
-  data: Uint8Array = new Uint8Array(0),
-  length?: bigint,
-): Buffer {
+export function buildFile(header: string | Uint8Array, data: Uint8Array = new Uint8Array(0), length?: bigint): Buffer {
   const text = typeof header === "string" ? Buffer.from(header, "utf8") : Buffer.from(header);
   const prefix = Buffer.alloc(8);
   prefix.writeBigUInt64LE(length ?? BigInt(text.length));
@@ -26,10 +22,7 @@ export interface Part {
 }
 
 /** A sound file of these tensors, one after the other. */
-export function buildSafetensors(
-  parts: readonly Part[],
-  metadata?: Readonly<Record<string, string>>,
-): Buffer {
+export function buildSafetensors(parts: readonly Part[], metadata?: Readonly<Record<string, string>>): Buffer {
   let begin = 0;
   const members = metadata === undefined ? [] : [`"__metadata__":${JSON.stringify(metadata)}`];
   for (const { name, dtype, shape, bytes } of parts) {

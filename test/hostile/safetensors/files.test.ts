@@ -1,10 +1,10 @@
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { openModel } from "../../../dist/formats/open.js";
 import { ERRORS } from "../../../dist/errors.js";
+import { openModel } from "../../../dist/formats/open.js";
 import { buildFile } from "./build.ts";
 import { HOSTILE_CASES, LEGAL_CASES } from "./cases.ts";
 

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { openModel } from "../../../dist/formats/open.js";
 import { MAX_SHARDS } from "../../../dist/formats/safetensors/index.js";
-import { folderMaker, weights, type Contents } from "../../formats/folders.ts";
+import { type Contents, folderMaker, weights } from "../../formats/folders.ts";
 
 const make = folderMaker();
 const INDEX = "m.safetensors.index.json";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ArrowQuantError } from "../../../dist/errors.js";
-import { METHODS, findMethod } from "../../../dist/quantize/methods/index.js";
+import { findMethod, METHODS } from "../../../dist/quantize/methods/index.js";
 import { checkSpec } from "../../../dist/quantize/methods/method.js";
 import type { MethodName, QuantSpec } from "../../../dist/tensor/layout.js";
 import { specOf } from "../../kernels/harness.js";
