@@ -1,9 +1,9 @@
 /** What the fault tests share: small runs of the real program, and folders with little room. */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, statfsSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmdirSync, statfsSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll } from "vitest";
-import { temporaryFolder } from "../cli/models.js";
+import { onTestFinished } from "vitest";
 import { documentOf, type Ended } from "../cli/program.js";
 
 /** Settings under which a run is quick and its bytes depend on the bit width alone. */
@@ -30,13 +30,16 @@ export const CANNOT_MOUNT: string | null =
     ? null
     : `no file system can be mounted here: ${String(MOUNT_PROBE.stderr ?? MOUNT_PROBE.error)}`;
 
-/** A new file system in memory, unmounted after the tests of the file. */
+/** A new file system in memory, unmounted when the test that asked for it is done. */
 export function mountTmpfs(options: string): string {
-  const folder = join(temporaryFolder(), "mounted");
-  mkdirSync(folder);
+  const folder = mkdtempSync(join(tmpdir(), "arrowquant-disk-"));
   const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", folder]);
   if (mounted.status !== 0) throw new Error(String(mounted.stderr));
-  afterAll(() => void spawnSync("umount", [folder]));
+  onTestFinished(() => {
+    const { status, stderr } = spawnSync("umount", [folder]);
+    if (status !== 0) throw new Error(String(stderr));
+    rmdirSync(folder);
+  });
   return folder;
 }
 
