@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { temporaryFolder, UNET, wave, writeModel } from "../cli/models.js";
 import { BINARY, run, start, waitFor } from "../cli/program.js";
-import { CANNOT_MOUNT, failureOf, leaveRoom, mountTmpfs, quantizeLine } from "./program.js";
+import { CANNOT_MOUNT, failureOf, leaveRoom, mountTmpfs, quantizeLine, testFolder } from "./program.js";
 
 const folder = temporaryFolder();
 const PAGE = 4096;
@@ -76,7 +76,7 @@ describe.skipIf(CANNOT_MOUNT !== null)(
 );
 
 it("a limit on the size of files fails the run and leaves the old output", async () => {
-  const place = temporaryFolder();
+  const place = testFolder();
   const output = join(place, "out.parquet");
   expect((await run(quantizeLine(UNET, output, 4))).code).toBe(0);
   const old = readFileSync(output);
@@ -89,14 +89,14 @@ it("a limit on the size of files fails the run and leaves the old output", async
 });
 
 it("a folder that is a file is refused with its reason", async () => {
-  const place = temporaryFolder();
+  const place = testFolder();
   writeFileSync(join(place, "file"), "");
   const line = quantizeLine(small, join(place, "file", "out.parquet"), 4, "--modality", "image");
   expect(failureOf(await run(line))).toEqual({ exitCode: 1, code: "E_WRITE", hint: "a part of the path is a file" });
 });
 
 it("an output folder that is removed meanwhile fails the run", async () => {
-  const place = join(temporaryFolder(), "place");
+  const place = join(testFolder(), "place");
   mkdirSync(place);
   const child = start(quantizeLine(large, join(place, "out.parquet"), 8, "--modality", "image"));
   const ended = waitFor(child);

@@ -13,19 +13,19 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { temporaryFolder, UNET, wave, writeModel } from "../cli/models.js";
 import { run, start, waitFor } from "../cli/program.js";
-import { failureOf, quantizeLine } from "./program.js";
+import { failureOf, quantizeLine, testFolder } from "./program.js";
 
 const folder = temporaryFolder();
 const small = writeModel(join(folder, "small.safetensors"), [{ name: "a.weight", shape: [32, 64], values: wave }]);
 
 /** Runs on a large source into a place with an older output, and does something to the source once it is read. */
 async function disturb(act: (source: string) => void) {
-  const sources = temporaryFolder();
+  const sources = testFolder();
   const source = writeModel(
     join(sources, "large.safetensors"),
     Array.from({ length: 16 }, (_, index) => ({ name: `blocks.${index}.attn.to_q.weight`, shape: [2048, 4096] })),
   );
-  const place = temporaryFolder();
+  const place = testFolder();
   const output = join(place, "out.parquet");
   expect((await run(quantizeLine(small, output, 4, "--modality", "image"))).code).toBe(0);
   const old = readFileSync(output);
@@ -54,7 +54,7 @@ describe("a source that is not what it was", () => {
   });
 
   it("fails validation where it is cut off", async () => {
-    const place = temporaryFolder();
+    const place = testFolder();
     const source = join(place, "source.safetensors");
     copyFileSync(small, source);
     const output = join(place, "out.parquet");
@@ -71,9 +71,9 @@ describe("a source that cannot be read", () => {
     ["a file of the system that has no length", (path: string) => symlinkSync("/proc/self/mem", path)],
     ["a device", (path: string) => symlinkSync("/dev/zero", path)],
   ])("%s is an error of the input, without output", async (_what, make) => {
-    const source = join(temporaryFolder(), "model.safetensors");
+    const source = join(testFolder(), "model.safetensors");
     make(source);
-    const place = temporaryFolder();
+    const place = testFolder();
     const { exitCode, code } = failureOf(await run(quantizeLine(source, join(place, "out.parquet"), 4)));
     expect({ exitCode, code }).toEqual({ exitCode: 3, code: expect.stringMatching(/^E_[A-Z_]+$/) });
     expect(code).not.toBe("E_INTERNAL");
@@ -83,7 +83,7 @@ describe("a source that cannot be read", () => {
 
 describe("two runs into the same output", () => {
   it("both end well, and what stands there is whole and one of theirs", async () => {
-    const place = temporaryFolder();
+    const place = testFolder();
     const alone = await Promise.all(
       [4, 8].map(async (bits) => {
         const path = join(folder, `alone-${bits}.parquet`);

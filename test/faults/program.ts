@@ -1,6 +1,6 @@
 /** What the fault tests share: small runs of the real program, and folders with little room. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmdirSync, statfsSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -17,6 +17,13 @@ export function quantizeLine(input: string, output: string, bits: number, ...mor
 export function failureOf(ended: Ended): { exitCode: number | null; code: string | undefined; hint: string | null } {
   const { error } = documentOf(ended);
   return { exitCode: ended.code, code: error?.code, hint: error?.hint ?? null };
+}
+
+/** A folder that goes when the test that asked for it is done. */
+export function testFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "arrowquant-fault-"));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
 }
 
 const MOUNT_PROBE = spawnSync("sh", [

@@ -2,13 +2,13 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { OutputTarget } from "../../dist/io/output.js";
-import { temporaryFolder } from "../cli/models.js";
+import { testFolder } from "./program.js";
 
 const ROUNDS = 50;
 const RIVALS = 4;
 
 it("folders that are put in the same place at the same moment: one stands there whole, none is left beside", async () => {
-  const place = temporaryFolder();
+  const place = testFolder();
   const path = join(place, "out");
   const options = { kind: "folder", force: true, inputs: [], isOurs: async () => true } as const;
   for (let round = 0; round < ROUNDS; round++) {

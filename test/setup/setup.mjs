@@ -31,7 +31,8 @@ function run(command, why) {
 
 const marker = join(root, "node_modules/.package-lock.json");
 if (!existsSync(marker) || statSync(marker).mtimeMs < statSync(join(root, "package-lock.json")).mtimeMs) {
-  run("npm ci", "installing dependencies");
+  // Not `npm ci`: it insists on the lock file naming every platform's optional binaries, which not every registry has.
+  run("npm install --no-save", "installing dependencies");
 }
 const built = join(root, "dist/built");
 if (!existsSync(built) || statSync(built).mtimeMs < newestMtime("src", "assembly", "asconfig.json", "tsconfig.json")) {
