@@ -1,5 +1,4 @@
 /** Sections as text for a terminal or a pipe: aligned columns, no lines, colour only where asked. Pure. */
-import CliTable from "cli-table3";
 import { printable, truncateMiddle } from "./printable.js";
 import type { Column, Section, TableSection } from "./sections.js";
 
@@ -15,24 +14,6 @@ const GAP = 2;
 const USUAL_ELASTIC_WIDTH = 32;
 /** And never below this: less does not tell two layers apart. */
 const MIN_ELASTIC_WIDTH = 16;
-
-const NO_BORDERS = {
-  top: "",
-  "top-mid": "",
-  "top-left": "",
-  "top-right": "",
-  bottom: "",
-  "bottom-mid": "",
-  "bottom-left": "",
-  "bottom-right": "",
-  left: INDENT,
-  "left-mid": "",
-  mid: "",
-  "mid-mid": "",
-  right: "",
-  "right-mid": "",
-  middle: " ".repeat(GAP),
-};
 
 function bold(text: string, style: TextStyle): string {
   return style.color ? `\u001b[1m${text}\u001b[22m` : text;
@@ -82,16 +63,20 @@ function tableLines(table: TableSection, style: TextStyle): string[] {
     table.rows.map((row) => row.map(printable)),
     style.width,
   );
-  const drawn = new CliTable({
-    head: columns.map((column) => dim(column.title, style)),
-    colAligns: columns.map((column) => column.align ?? "left"),
-    chars: NO_BORDERS,
-    style: { head: [], border: [], "padding-left": 0, "padding-right": 0 },
-  });
-  drawn.push(...rows);
-  const lines = drawn.toString().split("\n");
+  const widths = columns.map((_, index) => widthOf(index, columns, rows));
+  const line = (cells: readonly string[], draw: (text: string) => string): string =>
+    `${INDENT}${cells
+      .map((cell, index) => {
+        const width = widths[index] as number;
+        return draw(columns[index]?.align === "right" ? cell.padStart(width) : cell.padEnd(width));
+      })
+      .join(" ".repeat(GAP))}`.trimEnd();
   return [
-    ...lines.map((line) => line.trimEnd()),
+    line(
+      columns.map(({ title }) => title),
+      (text) => dim(text, style),
+    ),
+    ...rows.map((cells) => line(cells, (text) => text)),
     ...(table.note === undefined ? [] : [`${INDENT}${dim(printable(table.note), style)}`]),
   ];
 }
