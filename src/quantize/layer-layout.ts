@@ -1,5 +1,6 @@
 /** How a layer is cut into chunks and slabs, and what memory each way of storing it takes. */
 import { ChunkQuantizer } from "../kernels/chunk-quantizer.js";
+import { Converter } from "../kernels/converter.js";
 import { nextSpec } from "../plan/fallback.js";
 import type { LayerPlan } from "../plan/plan.js";
 import { DTYPES, type Dtype } from "../tensor/dtype.js";
@@ -100,7 +101,10 @@ export function layerMemory(layer: LayerPlan, slabBytes: number): LayerMemory {
   const slabRows = Math.max(1, Math.floor(slabBytes / sourceRowBytes));
   const kept = keptGrid(tensor.shape, layer.storedDtype);
   if (spec === null) {
-    const arenaBytes = tensor.sourceScale === null ? 0 : slabRows * (sourceRowBytes + 4 * cols);
+    const { sourceScale, dtype: sourceDtype } = tensor;
+    const conversion = { cols, slabRows, sourceDtype, outDtype: "F32" } as const;
+    const arenaBytes =
+      sourceScale === null ? 0 : Converter.bytesNeeded({ ...conversion, sourceScale: sourceScale.per });
     return { slabRows, arenaBytes, chunkBufferBytes: kept.chunkBufferBytes, plannedBufferBytes: kept.totalBufferBytes };
   }
   const chain = specChain(spec);
