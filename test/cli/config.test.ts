@@ -41,7 +41,7 @@ describe("config show", () => {
   it("takes every setting flag that quantize takes", async () => {
     const [quantize, config] = await Promise.all([run(["quantize", "--help"]), run(["config", "show", "--help"])]);
     const flagsOf = (help: string) => new Set(help.match(/--(?:\[no-\])?[a-z-]+/g));
-    const others = ["--output", "--dry-run", "--report", "--force"];
+    const others = ["--output", "--dry-run", "--report", "--force", "--resume"];
     const missing = [...flagsOf(quantize.stdout)].filter(
       (flag) => !others.includes(flag) && !flagsOf(config.stdout).has(flag),
     );
