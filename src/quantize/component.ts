@@ -168,7 +168,7 @@ async function writeLayers(
         for await (const chunk of chunks) {
           if (isNew) await journal?.appendChunk(chunk);
           if (chunk.sums !== null) addSums(sums, chunk.sums);
-          await writer.write(nativeRow(run, layer, settled, chunk), () => session.buffers.give(chunk.buffer));
+          await writer.write(nativeRow(plan, layer, settled, chunk), () => session.buffers.give(chunk.buffer));
         }
         if (isNew) await journal?.appendLayer(settled);
         const report = reportLayer(plan.component, layer, settled, sums);
@@ -189,8 +189,9 @@ async function writeLayers(
   return reports;
 }
 
-function nativeRow(
-  run: ComponentRun,
+/** A stored chunk as the row of the file that holds it. */
+export function nativeRow(
+  plan: ComponentPlan,
   { tensor, storedDtype }: LayerPlan,
   { spec }: SettledLayer,
   chunk: StoredChunkOutput,
@@ -209,11 +210,11 @@ function nativeRow(
     quantAxis: spec === null ? null : 1,
     groupSize: spec?.groupSize ?? null,
     isDiffusionModel: true,
-    modality: run.plan.modality,
+    modality: plan.modality,
     timeAware: null,
     spatial: null,
     activationStats: null,
-    component: run.plan.component,
+    component: plan.component,
     method: spec?.method ?? null,
     storedDtype: spec === null ? storedDtype : null,
     metrics: sums === null ? null : deriveMetrics(sums),

@@ -1,14 +1,19 @@
-/** `npm run bench`: the kernels, then end to end. `--only kernels` or `--only end-to-end` picks one. */
+/** `npm run bench`: the kernels, end to end, what the engine costs. `--only kernels` (or another) picks one. */
 import { benchEndToEnd } from "./end-to-end.mjs";
 import { benchKernels } from "./kernels.mjs";
+import { benchOverhead } from "./overhead.mjs";
 
-const PARTS = { kernels: () => benchKernels(), "end-to-end": (args) => benchEndToEnd(args) };
+const PARTS = {
+  kernels: () => benchKernels(),
+  "end-to-end": (args) => benchEndToEnd(args),
+  overhead: () => benchOverhead(),
+};
 
 const args = process.argv.slice(2);
 const onlyIndex = args.indexOf("--only");
 const only = onlyIndex < 0 ? null : args.splice(onlyIndex, 2)[1];
 if (only !== null && !Object.hasOwn(PARTS, only ?? "")) {
-  throw new Error(`--only takes ${Object.keys(PARTS).join(" or ")}, got ${only}`);
+  throw new Error(`--only takes ${Object.keys(PARTS).join(", ")}, got ${only}`);
 }
 for (const [name, run] of Object.entries(PARTS)) {
   if (only === null || only === name) await run(args);
