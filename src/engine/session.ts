@@ -40,6 +40,12 @@ const MAX_BUFFER_BYTES_PER_THREAD = 48 * MIB;
 /** What a job under way holds besides its layers: the row group it writes or reads, its plan; see test/bench. */
 const JOB_BYTES = 12 * MIB;
 
+/** Heap that a tensor's plan, report and metadata take: 5.2 KiB a tensor measured between 4,000 and 30,000 of them. */
+const TENSOR_BYTES = 5.5 * 1024;
+
+/** Tensors that PROCESS_BYTES has room for; the largest public models have a few thousand. */
+const FREE_TENSORS = 8000;
+
 /** More jobs than this at once do not keep the threads any busier, they only hold files open. */
 const MAX_JOBS = 32;
 
@@ -113,6 +119,20 @@ export class Session {
     this.jobs = new JobGate(jobs);
     this.budget = new ByteBudget(bufferBytes);
     this.buffers = new BufferPool(this.budget.capacity);
+  }
+
+  /** @throws E_MEMORY, with the cap that would do, where a plan of so many tensors alone would pass the cap */
+  assertTensorsFit(tensorCount: number): void {
+    const planBytes = Math.max(0, tensorCount - FREE_TENSORS) * TENSOR_BYTES;
+    const perThread = THREAD_BYTES + MIN_ARENA_BYTES;
+    const neededBytes = PROCESS_BYTES + MIN_BUFFER_BYTES + this.threads * perThread + planBytes;
+    if (planBytes === 0 || neededBytes <= this.memoryBytes) return;
+    const neededMib = Math.ceil(neededBytes / MIB);
+    throw new ArrowQuantError(
+      "E_MEMORY",
+      `${tensorCount} tensors need a memory cap of ${neededMib} MiB, it is ${Math.floor(this.memoryBytes / MIB)} MiB`,
+      { hint: `--memory ${neededMib}MiB`, details: { tensorCount, neededBytes, memoryBytes: this.memoryBytes } },
+    );
   }
 
   /**

@@ -61,6 +61,7 @@ export async function quantizeModel(
   const { model, config, plan } = await raceSignal(prepareModel(job), signal);
   const isFolder = plan.components.length > 1;
   checkOutputName(job.output, plan.components);
+  session.assertTensorsFit(plan.components.reduce((sum, { layers }) => sum + layers.length, 0));
   for (const component of plan.components) for (const layer of component.layers) fitLayer(session, layer);
   watcher.onPlanned?.(plan);
   const target = await OutputTarget.prepare(job.output, {
