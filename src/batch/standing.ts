@@ -9,10 +9,9 @@ import { openModel } from "../formats/open.js";
 import { openNative, wasWrittenByUs } from "../formats/parquet/reader.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import { NATIVE_ENDING } from "../quantize/quantize.js";
-import type { Summary } from "../quantize/result.js";
-import { type InspectedTensor, type Inspection, inspectPath } from "../report/inspect.js";
+import { type Summary, summarizeLayers } from "../quantize/summary.js";
+import { type Inspection, inspectPath } from "../report/inspect.js";
 import { DTYPES } from "../tensor/dtype.js";
-import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 
 /** The file of each component, by component name. */
 function componentFiles(outputPath: string, plans: readonly ComponentPlan[]): Map<string, string> {
@@ -53,28 +52,17 @@ export async function findStandingOutput(
   return summarize(await inspectPath(outputPath), bytesOut);
 }
 
+/** What the files say of their layers, as the run that wrote them reported it. */
 function summarize({ components }: Inspection, bytesOut: number): Summary {
-  const tensors = components.flatMap((component) => component.tensors);
-  const quantized = tensors.filter(({ metrics }) => metrics !== null);
-  const sumOf = (of: readonly InspectedTensor[], figure: (tensor: InspectedTensor) => number): number =>
-    of.reduce((sum, tensor) => sum + figure(tensor), 0);
-  const sums = zeroSums();
-  for (const { metrics } of quantized) if (metrics !== null) addSums(sums, metrics);
-  const bytesIn = sumOf(tensors, ({ parameterCount, dtype }) => (parameterCount * DTYPES[dtype].bits) / 8);
-  const quantizedParameters = sumOf(quantized, ({ parameterCount }) => parameterCount);
-  return {
-    tensors: tensors.length,
-    quantized: quantized.length,
-    kept: tensors.length - quantized.length,
-    parameters: sumOf(tensors, ({ parameterCount }) => parameterCount),
-    bytesIn,
-    bytesOut,
-    compressionRatio: bytesIn / bytesOut,
-    bitsPerWeight:
-      quantizedParameters === 0 ? null : (8 * sumOf(quantized, ({ byteLength }) => byteLength)) / quantizedParameters,
-    metrics: quantized.length === 0 ? null : deriveMetrics(sums),
-    seconds: 0,
-  };
+  const layers = components
+    .flatMap(({ tensors }) => tensors)
+    .map(({ parameterCount, dtype, byteLength, metrics }) => ({
+      parameterCount,
+      bytesIn: (parameterCount * DTYPES[dtype].bits) / 8,
+      bytesOut: byteLength,
+      metrics,
+    }));
+  return summarizeLayers(layers, bytesOut, 0);
 }
 
 /** A folder output holds the files of its components and no others: not those of an earlier choice. */

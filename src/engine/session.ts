@@ -100,7 +100,7 @@ export class Session {
     const shareBytes = this.memoryBytes - PROCESS_BYTES - MIN_BUFFER_BYTES;
     const affordable = Math.floor(shareBytes / (THREAD_BYTES + MIN_ARENA_BYTES));
     if (affordable < 1) {
-      const needed = PROCESS_BYTES + MIN_BUFFER_BYTES + THREAD_BYTES + MIN_ARENA_BYTES;
+      const needed = leastBytes(1);
       throw new ArrowQuantError(
         "E_MEMORY",
         `memory cap is ${Math.floor(this.memoryBytes / MIB)} MiB, the least this program runs in is ${needed / MIB} MiB`,
@@ -124,8 +124,7 @@ export class Session {
   /** @throws E_MEMORY, with the cap that would do, where a plan of so many tensors alone would pass the cap */
   assertTensorsFit(tensorCount: number): void {
     const planBytes = Math.max(0, tensorCount - FREE_TENSORS) * TENSOR_BYTES;
-    const perThread = THREAD_BYTES + MIN_ARENA_BYTES;
-    const neededBytes = PROCESS_BYTES + MIN_BUFFER_BYTES + this.threads * perThread + planBytes;
+    const neededBytes = leastBytes(this.threads) + planBytes;
     if (planBytes === 0 || neededBytes <= this.memoryBytes) return;
     const neededMib = Math.ceil(neededBytes / MIB);
     throw new ArrowQuantError(
@@ -242,6 +241,11 @@ interface Division {
   readonly bufferBytes: number;
   /** At once. */
   readonly jobs: number;
+}
+
+/** The least cap that so many threads run in. */
+function leastBytes(threads: number): number {
+  return PROCESS_BYTES + MIN_BUFFER_BYTES + threads * (THREAD_BYTES + MIN_ARENA_BYTES);
 }
 
 /** What a cap leaves for what. */
