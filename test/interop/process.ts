@@ -12,9 +12,13 @@ export interface ProcessResult {
 }
 
 /** Rejects only where the command cannot be started. */
-export function runProcess(command: string, args: readonly string[]): Promise<ProcessResult> {
+export function runProcess(
+  command: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<ProcessResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
     let stdout = "";
     let stderr = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
@@ -36,7 +40,9 @@ export async function runArrowquant(args: readonly string[]): Promise<ProcessRes
 /** Runs a script of this folder, leaving no byte code behind, and parses the JSON that it prints. */
 export async function runPython<T>(python: string, script: string, args: readonly string[]): Promise<T> {
   const path = fileURLToPath(new URL(script, import.meta.url));
-  const { exitCode, stdout, stderr } = await runProcess(python, ["-B", path, ...args]);
+  // numpy's products are short: its threads would spend their time, and everybody else's, waiting for each other.
+  const env = { OPENBLAS_NUM_THREADS: "1" };
+  const { exitCode, stdout, stderr } = await runProcess(python, ["-B", path, ...args], env);
   if (stdout === "") throw new Error(`${script} ${args.join(" ")} exited ${exitCode}\n${stderr}`);
   return JSON.parse(stdout) as T;
 }
