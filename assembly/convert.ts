@@ -1,4 +1,6 @@
 /** Rows of any source type to float32, exactly, and float32 to the types of an export. */
+import { multiplyByScales } from "./equalize";
+import { Q4_0, convertBlockRow } from "./ggml-row";
 import { LARGEST_WEIGHT, LARGEST_WEIGHT_BITS } from "./number";
 import { Tile } from "./tile";
 
@@ -19,7 +21,7 @@ export function elementBytes(dtype: i32): i32 {
 /** One float16, Inf and NaN included; every float16 is a float32. */
 // @ts-ignore: decorator
 @inline
-function f16ToF32(h: u32): f32 {
+export function f16ToF32(h: u32): f32 {
   const magnitude = h & 0x7fff;
   const sign = (h & 0x8000) << 16;
   if (magnitude >= 0x7c00) return reinterpret<f32>(sign | 0x7f800000 | (magnitude << 13));
@@ -236,36 +238,47 @@ function allWithinLimit(row: usize, n: i32): bool {
   }
 }
 
-/** Row `row` of the slab to `tile.weights`, source scale applied, padded with zeros to a multiple of four. */
-export function loadRowUnchecked(tile: Tile, row: i32): void {
+/** Row `row` of the slab to `to`, source scale applied, padded with zeros to a multiple of four. */
+export function loadSourceRow(tile: Tile, row: i32, to: usize): void {
   const cols = tile.cols;
-  const weights = tile.weights;
   const dtype = tile.sourceDtype;
-  convertRow(tile.source + <usize>row * <usize>(cols * elementBytes(dtype)), weights, cols, dtype);
+  if (dtype >= Q4_0) convertBlockRow(tile.source, tile.sourceSkip + row * cols, to, cols, dtype);
+  else convertRow(tile.source + <usize>row * <usize>(cols * elementBytes(dtype)), to, cols, dtype);
   if (tile.sourceScaleMode != 0) {
     const index = tile.sourceScaleMode == 2 ? row : 0;
-    scaleRow(weights, cols, load<f32>(tile.sourceScales + (index << 2)));
+    scaleRow(to, cols, load<f32>(tile.sourceScales + (index << 2)));
   }
-  for (let i = cols; i & 3; ++i) store<f32>(weights + (i << 2), 0);
+  for (let i = cols; i & 3; ++i) store<f32>(to + (i << 2), 0);
+}
+
+/** Row `row` of the slab to `tile.weights`, as it is to be quantized: equalized. */
+export function loadRowUnchecked(tile: Tile, row: i32): void {
+  loadSourceRow(tile, row, tile.originals);
+  if (tile.equalizationScales == 0) return;
+  multiplyByScales(tile, tile.originals, tile.weights);
+  for (let i = tile.cols; i & 3; ++i) store<f32>(tile.weights + (i << 2), 0);
 }
 
 /**
- * Sets `badColumn` and `badValue` to the first of the row's weights that is NaN, infinite or beyond
- * LARGEST_WEIGHT.
+ * Sets `badColumn` and `badValue` to the first of the row's weights that is NaN, infinite or, as it is to be
+ * quantized, beyond LARGEST_WEIGHT; the value is the source's.
  */
 export function reportBadWeight(tile: Tile): void {
   let at = tile.weights;
   while (abs(load<f32>(at)) <= LARGEST_WEIGHT) at += 4;
   tile.badColumn = <i32>((at - tile.weights) >> 2);
-  tile.badValue = load<f32>(at);
+  tile.badValue = load<f32>(tile.originals + (at - tile.weights));
 }
 
-/**
- * `loadRowUnchecked`, then a check: false, with `reportBadWeight` done, where a weight cannot be quantized.
- */
-export function loadRow(tile: Tile, row: i32): bool {
-  loadRowUnchecked(tile, row);
+/** Whether all of the row in `tile.weights` can be quantized; where not, `reportBadWeight` is done. */
+export function checkRow(tile: Tile): bool {
   if (allWithinLimit(tile.weights, (tile.cols + 3) & -4)) return true;
   reportBadWeight(tile);
   return false;
+}
+
+/** `loadRowUnchecked`, then `checkRow`. */
+export function loadRow(tile: Tile, row: i32): bool {
+  loadRowUnchecked(tile, row);
+  return checkRow(tile);
 }

@@ -5,7 +5,8 @@
  *
  * Everything is in units of the group's stored scale: u = w/s, q = clamp(round(u + z), 0, L), r = u + z − q.
  * With e = shrink(r) the step z ← mean(q − (u − e)) is z ← z − mean(r − e), and r − e = sign(r)·min(|r|,
- * |r|^(p−1)/β).
+ * |r|^(p−1)/β). Means and errors are weighted by the importance of columns where there is one. (While a group is
+ * worked on, `tile.residualScales`, which only r2q stores, holds the sums of its importances.)
  */
 import { loadRow } from "./convert";
 import { encodeRow } from "./encode";
@@ -121,6 +122,52 @@ function iterateGroup(u: usize, n: i32, z: f32, largest: f32, invBeta: f32): voi
   }
 }
 
+/** `iterateGroup` with both sums weighted by the importances at `h`; what they are of the padding does not matter. */
+// @ts-ignore: decorator
+@inline
+function iterateWeighted(u: usize, h: usize, n: i32, z: f32, largest: f32, invBeta: f32): void {
+  const n0 = N0 * invBeta, n1 = N1 * invBeta, n2 = N2 * invBeta, n3 = N3 * invBeta;
+  const end = u + (<usize>n << 2);
+  if (ASC_FEATURE_SIMD) {
+    const zs = f32x4.splat(z), ls = f32x4.splat(largest);
+    const s0 = f32x4.splat(n0), s1 = f32x4.splat(n1), s2 = f32x4.splat(n2), s3 = f32x4.splat(n3);
+    let sizes = f32x4.splat(0), pulls = f32x4.splat(0);
+    do {
+      const r = residual4(f32x4.add(v128.load(u), zs), ls);
+      const x = f32x4.abs(r), importance = v128.load(h);
+      sizes = f32x4.add(sizes, f32x4.mul(importance, x));
+      pulls = f32x4.add(pulls, f32x4.mul(importance, pull4(r, x, s0, s1, s2, s3)));
+      u += 16;
+      h += 16;
+    } while (u < end);
+    absoluteSum = f32x4.extract_lane(sizes, 0) + f32x4.extract_lane(sizes, 1) + f32x4.extract_lane(sizes, 2) +
+      f32x4.extract_lane(sizes, 3);
+    pullSum = f32x4.extract_lane(pulls, 0) + f32x4.extract_lane(pulls, 1) + f32x4.extract_lane(pulls, 2) +
+      f32x4.extract_lane(pulls, 3);
+  } else {
+    let a0: f32 = 0, a1: f32 = 0, a2: f32 = 0, a3: f32 = 0;
+    let p0: f32 = 0, p1: f32 = 0, p2: f32 = 0, p3: f32 = 0;
+    for (; u < end; u += 16, h += 16) {
+      const r0 = residual(load<f32>(u) + z, largest), r1 = residual(load<f32>(u, 4) + z, largest);
+      const r2 = residual(load<f32>(u, 8) + z, largest), r3 = residual(load<f32>(u, 12) + z, largest);
+      const h0 = load<f32>(h), h1 = load<f32>(h, 4), h2 = load<f32>(h, 8), h3 = load<f32>(h, 12);
+      a0 += h0 * abs(r0); a1 += h1 * abs(r1); a2 += h2 * abs(r2); a3 += h3 * abs(r3);
+      p0 += h0 * pull(r0, n0, n1, n2, n3); p1 += h1 * pull(r1, n0, n1, n2, n3);
+      p2 += h2 * pull(r2, n0, n1, n2, n3); p3 += h3 * pull(r3, n0, n1, n2, n3);
+    }
+    absoluteSum = a0 + a1 + a2 + a3;
+    pullSum = p0 + p1 + p2 + p3;
+  }
+}
+
+/** Σ h of a group's `n` columns; n where every column counts alike. */
+function sumImportance(h: usize, n: i32): f32 {
+  if (h == 0) return <f32>n;
+  let sum: f32 = 0;
+  for (let i = 0; i < n; ++i) sum += load<f32>(h + (<usize>i << 2));
+  return sum;
+}
+
 /** u = w/s of `n` weights, 0 where s is. */
 function divideGroup(weights: usize, u: usize, n: i32, s: f32): void {
   const divisor: f32 = s == 0 ? Infinity : s;
@@ -132,9 +179,16 @@ function divideGroup(weights: usize, u: usize, n: i32, s: f32): void {
   for (; i < n; ++i) store<f32>(u + (i << 2), load<f32>(weights + (i << 2)) / divisor);
 }
 
+/** Importances of the group's columns, or 0. */
+// @ts-ignore: decorator
+@inline
+function groupImportance(tile: Tile, g: i32): usize {
+  return tile.importance == 0 ? 0 : tile.importance + (<usize>(g * tile.groupSize) << 2);
+}
+
 /**
  * Zero points of groups `first` … `end` − 1 over all steps: history[step][group] and the row's errors[step]
- * += s·Σ|r|; `stride` floats of `u` per group.
+ * += s·Σ h|r|; `stride` floats of `u` per group.
  */
 function iterateBlock(
   tile: Tile, first: i32, end: i32, u: usize, stride: i32, history: usize, errors: usize,
@@ -148,6 +202,7 @@ function iterateBlock(
     const n = min<i32>(groupSize, tile.cols - g * groupSize);
     groupRange(weights, n);
     divideGroup(weights, u + (<usize>((g - first) * stride) << 2), n, s);
+    store<f32>(tile.residualScales + (g << 2), sumImportance(groupImportance(tile, g), n));
     store<f32>(history + (g << 2), s == 0 ? 0 : (0 - rangeLow) / s);
   }
   let beta = FIRST_BETA;
@@ -161,9 +216,13 @@ function iterateBlock(
       const at = u + (<usize>((g - first) * stride) << 2);
       const padded = alignUp(n, PADDING);
       for (let i = n; i < padded; ++i) store<f32>(at + (<usize>i << 2), -z);
-      iterateGroup(at, padded, z, largest, invBeta);
+      if (tile.importance == 0) iterateGroup(at, padded, z, largest, invBeta);
+      else iterateWeighted(at, groupImportance(tile, g), padded, z, largest, invBeta);
       error += <f64>load<f32>(tile.scales + (g << 2)) * <f64>absoluteSum;
-      if (step < ITERATIONS) store<f32>(zeroPoints + (<usize>groups << 2) + (g << 2), z - pullSum / <f32>n);
+      if (step == ITERATIONS) continue;
+      // Where no column of the group matters at all, nothing pulls its zero point.
+      const total = load<f32>(tile.residualScales + (g << 2));
+      store<f32>(zeroPoints + (<usize>groups << 2) + (g << 2), total > 0 ? z - pullSum / total : z);
     }
     store<f64>(errors + (step << 3), load<f64>(errors + (step << 3)) + error);
     beta *= BETA_GROWTH;

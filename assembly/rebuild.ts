@@ -2,8 +2,9 @@
  * Stored parts back to weights, in the operations of FORMAT.md ("Rebuilding"), and their comparison with a
  * source.
  */
-import { loadRow, loadRowUnchecked } from "./convert";
+import { checkRow, loadSourceRow } from "./convert";
 import { rebuildFromCodes } from "./encode";
+import { divideByScales } from "./equalize";
 import { addRowSums } from "./metrics";
 import { narrowRow } from "./narrow";
 import { copyFloats } from "./number";
@@ -24,7 +25,7 @@ function decodeScales(tile: Tile, packed: usize, codes: usize, scales: usize): v
 }
 
 /** Reads the next stored row into `tile.codes`, `scales`, `residualScales` and `zeroPoints`. */
-function decodeRow(tile: Tile): void {
+export function decodeRow(tile: Tile): void {
   const groups = tile.groupsPerRow;
   unpackRow(tile.data, tile.codes, tile.cols, tile.storageBits);
   tile.data += packedBytes(tile.cols, tile.storageBits);
@@ -57,23 +58,12 @@ function decodeRow(tile: Tile): void {
   }
 }
 
-/** Divides the rebuilt row by the scale of each input channel. */
-function divideByEqualization(tile: Tile): void {
-  const width = tile.colsPerChannel;
-  let at = tile.rebuilt;
-  const end = at + (tile.cols << 2);
-  for (let scale = tile.equalizationScales; at < end; scale += 4) {
-    const divisor = load<f32>(scale);
-    for (let i = 0; i < width; ++i, at += 4) store<f32>(at, load<f32>(at) / divisor);
-  }
-}
-
 /** The next stored row to `tile.rebuilt`, padded with zeros to a multiple of four. */
 function rebuildRow(tile: Tile): void {
   decodeRow(tile);
   if (tile.isR2q) rebuildFromCodesR2q(tile);
   else rebuildFromCodes(tile);
-  if (tile.equalizationScales != 0) divideByEqualization(tile);
+  divideByScales(tile);
   for (let i = tile.cols; i & 3; ++i) store<f32>(tile.rebuilt + (i << 2), 0);
 }
 
@@ -93,7 +83,8 @@ export function rebuildRows(tile: Tile, rowCount: i32): void {
  */
 export function compareRows(tile: Tile, rowCount: i32): i32 {
   for (let row = 0; row < rowCount; ++row) {
-    if (!loadRow(tile, row)) return row;
+    loadSourceRow(tile, row, tile.weights);
+    if (!checkRow(tile)) return row;
     rebuildRow(tile);
     addRowSums(tile.weights, tile.rebuilt, tile.cols, tile.sums);
   }
@@ -106,7 +97,7 @@ export function compareRows(tile: Tile, rowCount: i32): i32 {
 export function convertRows(tile: Tile, rowCount: i32): void {
   let out = tile.out;
   for (let row = 0; row < rowCount; ++row) {
-    loadRowUnchecked(tile, row);
+    loadSourceRow(tile, row, tile.weights);
     narrowRow(tile.weights, out, tile.cols, tile.outDtype);
     out += tile.cols << (tile.outDtype == 1 ? 2 : 1);
   }

@@ -40,16 +40,44 @@ export class Tile {
   sourceDtype: i32;
   /** Raw rows of the slab, as they stand in the file. */
   source: usize;
+  /** Types of blocks: elements of the slab's first block that stand before its first row. */
+  sourceSkip: i32;
   /** 0: no source scale; 1: one for all rows; 2: one per row of the slab. */
   sourceScaleMode: i32;
   /** float32. */
   sourceScales: usize;
   /** float32 importance per input column, ≥ 0, of mean about one; 0: all ones. */
   importance: usize;
+  /** float32[channels], what each input channel's weights are, or were, multiplied by; 0: none. */
+  equalizationScales: usize;
+  /** Consecutive columns of one input channel. */
+  colsPerChannel: i32;
+
+  // ---- Calibration ----------------------------------------------------------------------------------------
+  /** gptq: the layer's factor in panels (factor.ts). */
+  factor: usize;
+  /** gptq: i32[cols], the natural column visited i-th. */
+  order: usize;
+  /** gptq: u8[cols], 1 where a column's input is always zero. */
+  deadColumns: usize;
+  /** Held-back inputs of the layer in panels of eight rows (output-error.ts), and their number; 0: none. */
+  heldBackPanels: usize;
+  heldBackPanelCount: i32;
+  /** The same as quantized activations have them; `heldBackPanels` where activations stay as they are. */
+  quantizedPanels: usize;
+  /** float32[cols][8] each: up to eight rows and what is rebuilt of them, waiting for the held-back inputs. */
+  sourcePanel: usize;
+  rebuiltPanel: usize;
+  /** Rows in the panels. */
+  panelRows: i32;
+  /** float64[3]: Σ y², Σ ŷ², Σ (y − ŷ)² of the layer's output over held-back inputs. */
+  outputSums: usize;
 
   // ---- Scratch of one row ---------------------------------------------------------------------------------
-  /** float32[cols], padded with zeros to a multiple of four. */
+  /** float32[cols], what is quantized, padded with zeros to a multiple of four. */
   weights: usize;
+  /** float32[cols], the row before it was equalized; `weights` where there is nothing to equalize. */
+  originals: usize;
   /** float32[cols], what a reader rebuilds; padded with zeros to a multiple of four. */
   rebuilt: usize;
   /** u8[cols], one code each. */
@@ -78,10 +106,6 @@ export class Tile {
   storedResidualScaleCodes: usize;
 
   // ---- Rebuilding -----------------------------------------------------------------------------------------
-  /** float32[channelCount]; 0: none. */
-  equalizationScales: usize;
-  /** Consecutive columns of one input channel. */
-  colsPerChannel: i32;
   /** `kernelCode` of the type rows are written in; 1, 2 or 3. */
   outDtype: i32;
   out: usize;

@@ -7,6 +7,7 @@
 export type { BatchJobOptions, BatchOptions, BatchProgress } from "./batch/batch.js";
 export type { BatchRequest } from "./batch/jobs.js";
 export type { BatchResult, BatchSummary, JobResult, JobStatus } from "./batch/result.js";
+export type { CalibrateJob, CalibrateResult } from "./calibration/calibration-job.js";
 export type { Config, ConfigKey, ConfigSettings, Origin, OriginSource, ResolvedConfig } from "./config/config.js";
 export type { ProgressEvent, ProgressListener } from "./engine/progress.js";
 export {
@@ -18,12 +19,19 @@ export {
 } from "./errors.js";
 export type { QuantType } from "./formats/parquet/row.js";
 export type { ComponentPlan, Decision, LayerPlan, Modality, NotApplied } from "./plan/plan.js";
-export type { ExportDtype, ExportJob, ExportResult } from "./quantize/export.js";
-export type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./quantize/result.js";
+export type {
+  DequantizedLayer,
+  ExportDtype,
+  ExportJob,
+  ExportResult,
+  PackedSummary,
+} from "./quantize/export-job.js";
+export type { LayerReport, PlanJob, QuantizeJob, QuantizePlan, QuantizeResult, Summary } from "./quantize/result.js";
 export { type QuantizedTensor, quantizeTensor, rebuildTensor, type TensorOptions } from "./quantize/tensor.js";
 export { ArrowQuant, type ArrowQuantOptions, type QuantizeEvent, quantize, validate } from "./quantizer.js";
 export type { Dtype } from "./tensor/dtype.js";
 export type { ByteRange, SourceScale, TensorInfo } from "./tensor/info.js";
 export type { BitWidth, MethodName, QuantSpec } from "./tensor/layout.js";
-export type { ErrorMetrics } from "./tensor/metrics.js";
+export type { ErrorMetrics, OutputMetrics } from "./tensor/metrics.js";
 export type { ValidatedLayer, ValidateJob, ValidateResult } from "./validate/result.js";
+export type { RunOptions, RunResult, RunVariant, TimeError } from "./validate/run-result.js";

@@ -1,6 +1,7 @@
 /** The public face: one object per program, or a function per job for those who need only one. */
 import type { BatchJobOptions } from "./batch/batch.js";
 import type { BatchResult } from "./batch/result.js";
+import type { CalibrateJob, CalibrateResult } from "./calibration/calibration-job.js";
 import { BYTES_TEXT, MIN_MEMORY_BYTES, parseBytes } from "./config/bytes.js";
 import type { ResolvedConfig } from "./config/config.js";
 import type { ProgressEvent } from "./engine/progress.js";
@@ -8,8 +9,8 @@ import { Queue } from "./engine/queue.js";
 import { Session } from "./engine/session.js";
 import { deriveSignal } from "./engine/signal.js";
 import { ArrowQuantError } from "./errors.js";
-import type { ExportJob, ExportResult } from "./quantize/export.js";
-import type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult } from "./quantize/result.js";
+import type { ExportJob, ExportResult } from "./quantize/export-job.js";
+import type { LayerReport, PlanJob, QuantizeJob, QuantizePlan, QuantizeResult } from "./quantize/result.js";
 import type { ValidateJob, ValidateResult } from "./validate/result.js";
 
 /** What a pool of threads may use. */
@@ -104,10 +105,13 @@ export class ArrowQuant {
     }
   }
 
-  /** What `quantize` would do, from headers alone. */
-  async plan(job: Pick<QuantizeJob, "input" | "config">): Promise<QuantizePlan> {
+  /**
+   * What `quantize` would do: from headers and, where the configuration names a calibration, its statistics, which are
+   * taken now and kept for the quantization.
+   */
+  async plan(job: PlanJob): Promise<QuantizePlan> {
     const { planModel } = await import("./quantize/quantize.js");
-    return planModel(job);
+    return planModel(job, this.#session);
   }
 
   /**
@@ -119,7 +123,16 @@ export class ArrowQuant {
     return validateModel(job, this.#session);
   }
 
-  /** Rebuilds a native file into a safetensors file of plain weights. */
+  /**
+   * Takes statistics of what flows through the model's layers, by running it in ONNX Runtime. `quantize` does so by
+   * itself where its configuration names a calibration that the cache has not got.
+   */
+  async calibrate(job: CalibrateJob): Promise<CalibrateResult> {
+    const { calibrateModel } = await import("./calibration/calibrate.js");
+    return calibrateModel(job, this.#session);
+  }
+
+  /** Writes a native file as safetensors: a file of plain weights, or a folder in the original's place, packed or not. */
   async export(job: ExportJob): Promise<ExportResult> {
     const { exportNative } = await import("./quantize/export.js");
     return exportNative(job, this.#session);

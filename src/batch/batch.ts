@@ -83,7 +83,7 @@ export async function runJobs(
   const sighted: SightedJob[] = [];
   for (const job of jobs) {
     if (signal.aborted) break;
-    sighted.push(await sight(job, models, options));
+    sighted.push(await sight(job, models, options, session));
   }
   const meter = new BatchMeter(sighted, options.onProgress);
   const queue = sighted.values();
@@ -117,10 +117,15 @@ function abortWith(abort: (reason: unknown) => void): (thrown: unknown) => never
   };
 }
 
-async function sight(job: BatchJob, models: ReadonlySet<string>, options: BatchOptions): Promise<SightedJob> {
+async function sight(
+  job: BatchJob,
+  models: ReadonlySet<string>,
+  options: BatchOptions,
+  session: Session,
+): Promise<SightedJob> {
   let { outputPath } = job;
   try {
-    const plan = await planModel({ input: job.modelPath, config: job.config });
+    const plan = await planModel({ input: job.modelPath, config: job.config, signal: options.signal }, session);
     if (job.addsEnding && plan.components.length === 1) outputPath += NATIVE_ENDING;
     // Not even with --force: the output was not chosen, it was made up from a model's name.
     if (job.addsEnding && models.has(resolve(outputPath))) {

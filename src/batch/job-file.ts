@@ -1,6 +1,8 @@
 /** Job files, YAML or JSON: what stands in them and where. */
 import { z } from "zod";
+import { type Leaf, listLeaves } from "../config/nested.js";
 import { type Place, suggest } from "../config/problem.js";
+import { isSection } from "../config/schema.js";
 import { type GivenValue, readYaml } from "../config/yaml.js";
 import type { JobProblem } from "./jobs.js";
 
@@ -79,29 +81,46 @@ export function readJobEntries(text: string, file: string): { entries: JobEntry[
       message: `${place.text}: ${subjectOf(issue.path)}: ${issue.message}`,
     });
   }
-  return { entries: readEntries(values, given), problems };
+  return { entries: readEntries(values, given, problems), problems };
 }
 
 /** Every entry that is a mapping, so that all its faults are found in one go, whatever others there are. */
-function readEntries(values: Readonly<Record<string, unknown>>, given: ReadonlyMap<string, GivenValue>): JobEntry[] {
-  const defaults = isMapping(values.defaults) ? values.defaults : {};
+function readEntries(
+  values: Readonly<Record<string, unknown>>,
+  given: ReadonlyMap<string, GivenValue>,
+  problems: JobProblem[],
+): JobEntry[] {
+  const readLeaves = (entry: unknown, job: number | null): Map<string, Leaf> => {
+    const leaves = new Map<string, Leaf>();
+    for (const leaf of isMapping(entry) ? listLeaves(entry, isSection) : []) {
+      const { key, path } = leaf;
+      if (leaves.has(key)) {
+        const place = given.get(job === null ? "defaults" : "jobs")?.placeOf(job === null ? path : [job - 1, ...path]);
+        const message = `${place?.text}: ${key} is given twice, with dots and as a mapping`;
+        problems.push({ job, key, message });
+      }
+      leaves.set(key, leaf);
+    }
+    return leaves;
+  };
+  const defaults = readLeaves(values.defaults, null);
   const list = Array.isArray(values.jobs) ? values.jobs : [];
   return list.flatMap((entry: unknown, index): JobEntry[] => {
     if (!isMapping(entry)) return [];
-    const { model_path: modelPath, output_path: outputPath, ...own } = entry;
-    const isDefault = (key: string | null): key is string =>
-      key !== null && !Object.hasOwn(entry, key) && Object.hasOwn(defaults, key);
+    const { model_path: modelPath, output_path: outputPath, ...rest } = entry;
+    const own = readLeaves(rest, index + 1);
+    const isDefault = (key: string | null): key is string => key !== null && !own.has(key) && defaults.has(key);
     return [
       {
         index,
         modelPath: typeof modelPath === "string" && modelPath !== "" ? modelPath : null,
         outputPath: typeof outputPath === "string" && outputPath !== "" ? outputPath : null,
         addsEnding: false,
-        settings: { ...defaults, ...own },
+        settings: Object.fromEntries([...defaults, ...own].map(([key, { value }]) => [key, value])),
         placeOf: (key) => {
           const place = isDefault(key)
-            ? given.get("defaults")?.placeOf([key])
-            : given.get("jobs")?.placeOf(key === null ? [index] : [index, key]);
+            ? given.get("defaults")?.placeOf((defaults.get(key) as Leaf).path)
+            : given.get("jobs")?.placeOf(key === null ? [index] : [index, ...(own.get(key)?.path ?? [key])]);
           return (place as Place).text;
         },
         labelOf: (key) => (isDefault(key) ? "defaults" : `job ${index + 1}`),

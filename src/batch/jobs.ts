@@ -10,7 +10,7 @@ import type { ResolvedConfig } from "../config/config.js";
 import { loadConfigFile } from "../config/file.js";
 import { type Problem, showValue, suggest } from "../config/problem.js";
 import { type ConfigSources, resolveConfig } from "../config/resolve.js";
-import { CONFIG_KEYS, isConfigKey } from "../config/schema.js";
+import { CONFIG_KEYS, isConfigKey, isSection } from "../config/schema.js";
 import { ArrowQuantError } from "../errors.js";
 import { NATIVE_ENDING } from "../quantize/quantize.js";
 import { JOB_KEYS, type JobEntry, MAX_JOBS, readJobEntries } from "./job-file.js";
@@ -152,7 +152,7 @@ function findMisplacedKeys(entry: JobEntry): JobProblem[] {
     .filter((key) => SHARED_KEYS.includes(key))
     .map((key) => problemOf(entry, key, `${key} is shared by all jobs: give it as a flag or in --config`));
   const unknown = Object.keys(entry.settings)
-    .filter((key) => !known.includes(key))
+    .filter((key) => !known.includes(key) && !isSection(key))
     .map((key) => {
       const likely = suggest(key, known);
       const rest = likely === null ? `the keys are ${known.join(", ")}` : `did you mean "${likely}"?`;
@@ -166,7 +166,7 @@ async function resolveEntry(
   entry: JobEntry,
   shared: SharedSettings,
 ): Promise<{ config: ResolvedConfig | null; faults: JobProblem[] }> {
-  const known = Object.entries(entry.settings).filter(([key]) => isConfigKey(key));
+  const known = Object.entries(entry.settings).filter(([key]) => isConfigKey(key) || isSection(key));
   const configLabel = `job ${entry.index + 1}`;
   try {
     const config = await resolveConfig({ ...shared, config: Object.fromEntries(known), configLabel });

@@ -4,6 +4,7 @@ import { ArrowQuantError, ERRORS } from "../errors.js";
 import { readVersion } from "../version.js";
 import type { Command } from "./command.js";
 import { batch } from "./commands/batch.js";
+import { calibrate } from "./commands/calibrate.js";
 import { configInit, configSchema, configShow } from "./commands/config.js";
 import { exportCommand } from "./commands/export.js";
 import { inspect } from "./commands/inspect.js";
@@ -14,6 +15,7 @@ import { commandHelp, overview } from "./help.js";
 /** Data alone: what a command needs to do its work is loaded when it does it. */
 export const COMMANDS: readonly Command[] = [
   quantize,
+  calibrate,
   validate,
   batch,
   inspect,

@@ -8,6 +8,7 @@ const QUANTIZATION = "QUANTIZATION FLAGS";
 const STORAGE = "STORAGE FLAGS";
 const LAYERS = "LAYER FLAGS";
 const QUALITY = "QUALITY FLAGS";
+const CALIBRATION = "CALIBRATION FLAGS";
 const ACTIVATIONS = "ACTIVATION FLAGS";
 const ENGINE = "ENGINE FLAGS";
 export const OUTPUT_GROUP = "OUTPUT FLAGS";
@@ -173,11 +174,107 @@ export const SETTING_FLAGS: readonly Flag[] = [
     setting: "on_nonfinite",
   },
   {
-    name: "num-time-groups",
+    name: "allow-requantize",
+    description: "Quantize weights that the source holds quantized already (GGUF)",
+    group: QUALITY,
+    setting: "allow_requantize",
+  },
+  {
+    name: "calibration",
+    value: "source",
+    description: "Samples (file, folder, address), statistics, imatrix, or: sampling, synthetic",
+    group: CALIBRATION,
+    setting: "calibration",
+  },
+  {
+    name: "graph",
+    value: "model.onnx",
+    description: "ONNX graph that runs the model; by default the one found beside it",
+    group: CALIBRATION,
+    setting: "graph",
+  },
+  {
+    name: "calibration-samples",
     value: "n",
-    description: "Timestep groups with activation parameters of their own (needs calibration)",
+    description: "Samples read from the calibration set",
+    group: CALIBRATION,
+    setting: "calibration_samples",
+  },
+  {
+    name: "calibration-steps",
+    value: "n",
+    description: "Calibration by sampling: steps of the sampler",
+    group: CALIBRATION,
+    setting: "calibration_steps",
+  },
+  {
+    name: "seed",
+    value: "n",
+    description: "Seed of the sampler's noise and of random inputs",
+    group: CALIBRATION,
+    setting: "seed",
+  },
+  {
+    name: "gptq-damp",
+    value: "0..1",
+    description: "Method gptq: part of the mean diagonal added to the Hessian's diagonal",
+    group: CALIBRATION,
+    setting: "gptq_damp",
+  },
+  {
+    name: "gptq-order",
+    value: "activation|natural",
+    description: "Method gptq: columns by falling diagonal of the Hessian, or as they stand",
+    group: CALIBRATION,
+    setting: "gptq_order",
+  },
+  {
+    name: "enable-spatial",
+    description: "Channel equalization and smoothing (needs calibration)",
+    group: CALIBRATION,
+    setting: "enable_spatial",
+  },
+  {
+    name: "disable-spatial",
+    description: "No channel equalization",
+    group: CALIBRATION,
+    setting: "enable_spatial",
+    sets: false,
+  },
+  {
+    name: "spatial-alpha",
+    value: "0..1|auto",
+    description: "Part of a channel's range that moves to the weights; auto: searched per layer",
+    group: CALIBRATION,
+    setting: "spatial_alpha",
+  },
+  {
+    name: "activation-bits",
+    value: "4|5|6|7|8|16",
+    description: "Bits of the inputs of quantized layers; 16: none (needs calibration)",
     group: ACTIVATIONS,
-    setting: "num_time_groups",
+    setting: "activation_bits",
+  },
+  {
+    name: "activation-mode",
+    value: "time|static|dynamic",
+    description: "A range per timestep group, one for all times, or per token while running",
+    group: ACTIVATIONS,
+    setting: "activation_mode",
+  },
+  {
+    name: "activation-range",
+    value: "minmax|percentile|mse",
+    description: "How a range is found; by default minmax at 8 bits, mse below",
+    group: ACTIVATIONS,
+    setting: "activation_range",
+  },
+  {
+    name: "activation-percentile",
+    value: "50..100",
+    description: "Range percentile: part of the values inside, in percent",
+    group: ACTIVATIONS,
+    setting: "activation_percentile",
   },
   {
     name: "enable-time-aware",
@@ -193,24 +290,46 @@ export const SETTING_FLAGS: readonly Flag[] = [
     sets: false,
   },
   {
-    name: "enable-spatial",
-    description: "Channel equalization and smoothing (needs calibration)",
-    group: ACTIVATIONS,
-    setting: "enable_spatial",
-  },
-  {
-    name: "disable-spatial",
-    description: "No channel equalization",
-    group: ACTIVATIONS,
-    setting: "enable_spatial",
-    sets: false,
-  },
-  {
-    name: "calibration-samples",
+    name: "num-time-groups",
     value: "n",
-    description: "Samples read from the calibration set (needs calibration)",
+    description: "Timestep groups with activation parameters of their own (needs calibration)",
     group: ACTIVATIONS,
-    setting: "calibration_samples",
+    setting: "num_time_groups",
+  },
+  {
+    name: "time-groups",
+    value: "uniform|optimal",
+    description: "Timestep groups of equal length, or those of least error",
+    group: ACTIVATIONS,
+    setting: "time_groups",
+  },
+  {
+    name: "smoothness-threshold",
+    value: "x",
+    description: "Steps between log scales of neighbouring groups above this are warned of",
+    group: ACTIVATIONS,
+    setting: "thermodynamic.validation.smoothness_threshold",
+  },
+  {
+    name: "boundary-window",
+    value: "n",
+    description: "Groups on either side that smooth the boundaries between groups; 0: none",
+    group: ACTIVATIONS,
+    setting: "thermodynamic.boundary_smoothing.window",
+  },
+  {
+    name: "boundary-interpolation",
+    value: "linear|cubic|sigmoid",
+    description: "How a group's weight falls with its distance from a boundary",
+    group: ACTIVATIONS,
+    setting: "thermodynamic.boundary_smoothing.interpolation",
+  },
+  {
+    name: "transition-weight",
+    value: "x",
+    description: "Fit log scales with this penalty on steps between them; without it they stand as found",
+    group: ACTIVATIONS,
+    setting: "thermodynamic.transition_optimization.weight",
   },
 ];
 

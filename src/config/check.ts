@@ -2,7 +2,7 @@
 import type { z } from "zod";
 import type { ConfigKey, OriginSource } from "./config.js";
 import { createProblem, describeAllowed, describeUnknownKey, type Problem, showValue } from "./problem.js";
-import { configSchema, isConfigKey } from "./schema.js";
+import { CONFIG_KEYS, configSchema, isConfigKey, isSection } from "./schema.js";
 import type { GivenValue, ReadText } from "./yaml.js";
 
 export interface CheckedSettings {
@@ -16,6 +16,13 @@ export function checkSettings(read: ReadText, source: OriginSource): CheckedSett
   const values = new Map<ConfigKey, { value: unknown; detail: string }>();
   for (const setting of read.given) {
     const { key } = setting;
+    if (isSection(key)) {
+      const allowed = `a mapping of ${listBelow(key)}`;
+      const sentence = `${showValue(setting.value)} is not allowed: expected ${allowed}`;
+      const subject = setting.keyPlace.file === null ? "" : `${key}: `;
+      problems.push(createProblem(setting.keyPlace, subject + sentence, { key, value: setting.value, allowed }));
+      continue;
+    }
     if (!isConfigKey(key)) {
       const { sentence, allowed } = describeUnknownKey(key);
       problems.push(createProblem(setting.keyPlace, sentence, { key, value: setting.value, allowed }));
@@ -25,11 +32,21 @@ export function checkSettings(read: ReadText, source: OriginSource): CheckedSett
       problems.push(createProblem(setting.keyPlace, "a profile cannot name a profile", { key }));
       continue;
     }
+    if (values.has(key)) {
+      problems.push(createProblem(setting.keyPlace, `${key} is given twice, with dots and as a mapping`, { key }));
+      continue;
+    }
     const result = configSchema.shape[key].safeParse(setting.value);
     if (result.success) values.set(key, { value: result.data, detail: setting.detail });
     else for (const issue of result.error.issues) problems.push(describeIssue(setting, key, issue));
   }
   return { values, problems };
+}
+
+/** The keys of the mapping that `section` is, in words. */
+function listBelow(section: string): string {
+  const below = CONFIG_KEYS.filter((key) => key.startsWith(`${section}.`));
+  return [...new Set(below.map((key) => key.slice(section.length + 1).split(".")[0]))].join(" and ");
 }
 
 function describeIssue(setting: GivenValue, key: ConfigKey, issue: z.core.$ZodIssue): Problem {

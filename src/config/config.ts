@@ -1,11 +1,12 @@
 /** The resolved configuration: every value and where it came from. */
 import type { z } from "zod";
+import type { Nested } from "./nested.js";
 import type { ConfigKey, configSchema } from "./schema.js";
 
 export type { ConfigKey } from "./schema.js";
 export type Config = Readonly<z.output<typeof configSchema>>;
 /** Settings as they are written, each optional; `arrowquant config schema` describes them. */
-export type ConfigSettings = Readonly<z.input<typeof configSchema>>;
+export type ConfigSettings = Readonly<Nested<z.input<typeof configSchema>>>;
 
 /** From the strongest to the weakest; `object` is a configuration given through the API or a batch job. */
 export const ORIGIN_SOURCES = ["flag", "object", "environment", "file", "profile", "default"] as const;
@@ -43,6 +44,10 @@ const FLAG_NAMES: Partial<Record<ConfigKey, string | readonly [string, string]>>
   enable_spatial: ["--enable-spatial", "--disable-spatial"],
   num_threads: "--threads",
   layer_bit_widths: "--layer-bits",
+  "thermodynamic.validation.smoothness_threshold": "--smoothness-threshold",
+  "thermodynamic.boundary_smoothing.window": "--boundary-window",
+  "thermodynamic.boundary_smoothing.interpolation": "--boundary-interpolation",
+  "thermodynamic.transition_optimization.weight": "--transition-weight",
 };
 
 /** The command-line flag that gives `key` the value `value`. */

@@ -10,6 +10,13 @@ interface Contradiction {
 
 const isUnlessMse = ({ method }: Config): boolean => method !== null && method !== "mse" && method !== "auto";
 
+const isUnlessGptq = ({ method }: Config): boolean => method !== null && method !== "gptq" && method !== "auto";
+const isOff = ({ activation_bits }: Config): boolean => activation_bits === 16;
+const isWithoutTime = ({ activation_mode }: Config): boolean =>
+  activation_mode === "static" || activation_mode === "dynamic";
+const OFF = "16 bits leave activations as they are";
+const NO_GROUPS = "only mode time has timestep groups";
+
 /** The closed set of contradictions between two settings that were both given by hand. */
 const CONTRADICTIONS: readonly Contradiction[] = [
   {
@@ -76,6 +83,67 @@ const CONTRADICTIONS: readonly Contradiction[] = [
     keys: ["num_time_groups", "enable_time_aware"],
     holds: ({ enable_time_aware }) => enable_time_aware === false,
     because: "without time-aware quantization there are no timestep groups",
+  },
+  {
+    keys: ["time_groups", "enable_time_aware"],
+    holds: ({ enable_time_aware }) => enable_time_aware === false,
+    because: "without time-aware quantization there are no timestep groups",
+  },
+  {
+    keys: ["gptq_damp", "method"],
+    holds: isUnlessGptq,
+    because: "only gptq has a Hessian to damp",
+  },
+  {
+    keys: ["gptq_order", "method"],
+    holds: isUnlessGptq,
+    because: "only gptq orders columns",
+  },
+  {
+    keys: ["activation_mode", "enable_time_aware"],
+    holds: ({ activation_mode, enable_time_aware }) =>
+      activation_mode !== null && enable_time_aware !== null && enable_time_aware !== (activation_mode === "time"),
+    because: "time-aware quantization is mode time",
+  },
+  {
+    keys: ["activation_bits", "enable_time_aware"],
+    holds: (values) => isOff(values) && values.enable_time_aware === true,
+    because: OFF,
+  },
+  {
+    keys: ["activation_mode", "activation_bits"],
+    holds: (values) => isOff(values) && values.activation_mode !== null,
+    because: OFF,
+  },
+  {
+    keys: ["activation_range", "activation_bits"],
+    holds: (values) => isOff(values) && values.activation_range !== null,
+    because: OFF,
+  },
+  { keys: ["activation_percentile", "activation_bits"], holds: isOff, because: OFF },
+  { keys: ["num_time_groups", "activation_bits"], holds: isOff, because: OFF },
+  { keys: ["time_groups", "activation_bits"], holds: isOff, because: OFF },
+  { keys: ["num_time_groups", "activation_mode"], holds: isWithoutTime, because: NO_GROUPS },
+  { keys: ["time_groups", "activation_mode"], holds: isWithoutTime, because: NO_GROUPS },
+  {
+    keys: ["activation_range", "activation_mode"],
+    holds: ({ activation_mode, activation_range }) => activation_mode === "dynamic" && activation_range !== null,
+    because: "mode dynamic takes every token's own minimum and maximum",
+  },
+  {
+    keys: ["activation_percentile", "activation_range"],
+    holds: ({ activation_range }) => activation_range !== null && activation_range !== "percentile",
+    because: "only range percentile leaves values outside by their number",
+  },
+  {
+    keys: ["spatial_alpha", "enable_spatial"],
+    holds: ({ enable_spatial }) => enable_spatial === false,
+    because: "without channel equalization nothing moves from activations to weights",
+  },
+  {
+    keys: ["thermodynamic.transition_optimization.weight", "thermodynamic.transition_optimization.enabled"],
+    holds: (values) => values["thermodynamic.transition_optimization.enabled"] === false,
+    because: "nothing is fitted where it is off",
   },
 ];
 

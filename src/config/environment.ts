@@ -13,6 +13,14 @@ export const ENVIRONMENT_VARIABLES: Readonly<Record<string, ConfigKey>> = {
   ARROW_QUANT_FAIL_FAST: "fail_fast",
   ARROW_QUANT_NUM_THREADS: "num_threads",
   ARROW_QUANT_ENABLE_STREAMING: "enable_streaming",
+  ARROW_QUANT_CALIBRATION: "calibration",
+  ARROW_QUANT_CALIBRATION_STEPS: "calibration_steps",
+  ARROW_QUANT_SEED: "seed",
+  ARROW_QUANT_ACTIVATION_BITS: "activation_bits",
+  ARROW_QUANT_SMOOTHNESS_THRESHOLD: "thermodynamic.validation.smoothness_threshold",
+  ARROW_QUANT_BOUNDARY_WINDOW: "thermodynamic.boundary_smoothing.window",
+  ARROW_QUANT_BOUNDARY_INTERPOLATION: "thermodynamic.boundary_smoothing.interpolation",
+  ARROW_QUANT_TRANSITION_WEIGHT: "thermodynamic.transition_optimization.weight",
 };
 
 const PREFIX = "ARROW_QUANT_";

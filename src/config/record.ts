@@ -1,5 +1,5 @@
 /** What a native file says of the settings that made it (`arrowquant.config`). */
-import type { ComponentPlan } from "../plan/plan.js";
+import type { ActivationSettings, ComponentPlan } from "../plan/plan.js";
 import type { ResolvedConfig } from "./config.js";
 
 /**
@@ -13,16 +13,26 @@ export function configThatChangesTensors(config: ResolvedConfig, plan: Component
   const spec = plan.baseSpec;
   const isCoded = spec.scaleBits !== null;
   const hasZeroPoints = !spec.symmetric;
+  const { calibration, activations, spatial } = plan;
+  // The methods that `auto` chooses from follow from it, the width and the statistics.
+  const method = values.method === "auto" ? "auto" : spec.method;
+  const triesGptq = method === "auto" || method === "gptq";
   return toCanonicalJson({
     bit_width: spec.bits,
     group_size: spec.groupSize,
-    method: spec.method,
+    method,
     symmetric: spec.symmetric,
     scale_bits: spec.scaleBits ?? "none",
     // Of an r2q plan they still decide the layers that fall back to hqq.
     ...(hasZeroPoints ? { zero_point_bits: spec.zeroPointBits ?? "none" } : {}),
     ...(isCoded ? { super_group_size: spec.superGroupSize } : {}),
-    ...(spec.method === "mse" ? { weighting: spec.weighting, preserve_gain: spec.preserveGain } : {}),
+    ...(method === "mse" || method === "auto" ? { weighting: spec.weighting, preserve_gain: spec.preserveGain } : {}),
+    ...(calibration === null ? {} : { calibration: calibration.fingerprint }),
+    ...(calibration !== null && triesGptq
+      ? { gptq_damp: calibration.gptq.damp, gptq_order: calibration.gptq.order }
+      : {}),
+    ...(spatial === null ? {} : { spatial_alphas: spatial.alphas }),
+    ...(activations === null ? {} : { activations: recordActivations(activations) }),
     modality: plan.modality,
     min_accuracy: values.min_accuracy,
     on_nonfinite: values.on_nonfinite,
@@ -34,6 +44,14 @@ export function configThatChangesTensors(config: ResolvedConfig, plan: Component
     // Pairs, as sorting the keys would lose which match comes first.
     layer_bit_widths: Object.entries(values.layer_bit_widths),
   });
+}
+
+function recordActivations({
+  smoothnessThreshold: _warnsOnly,
+  percentile,
+  ...activations
+}: ActivationSettings): object {
+  return activations.range === "percentile" ? { ...activations, percentile } : activations;
 }
 
 function toCanonicalJson(value: unknown): string {

@@ -78,9 +78,13 @@ async function readObject(
   settings: Readonly<Record<string, unknown>>,
   label: string | null,
 ): Promise<ReadText> {
-  const [{ isConfigKey }, { parseFlag }] = await Promise.all([import("./schema.js"), import("./text.js")]);
+  const [{ isConfigKey, isSection }, { parseFlag }, { listLeaves }] = await Promise.all([
+    import("./schema.js"),
+    import("./text.js"),
+    import("./nested.js"),
+  ]);
   const given: GivenValue[] = [];
-  for (const [key, raw] of Object.entries(settings)) {
+  for (const { key, value: raw } of listLeaves(settings, isSection)) {
     if (raw === undefined) continue;
     const value = source === "flag" && isConfigKey(key) ? parseFlag(key, raw) : raw;
     const objectName = label === null ? `config.${key}` : `${label}: ${key}`;

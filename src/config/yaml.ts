@@ -9,11 +9,14 @@ import {
   isSeq,
   LineCounter,
   type Node,
+  type Pair,
   parseDocument,
   visit,
 } from "yaml";
 import type { OriginSource } from "./config.js";
+import { listLeaves } from "./nested.js";
 import { createProblem, type Place, type Problem } from "./problem.js";
+import { isSection } from "./schema.js";
 
 /** A configuration is a page of text; more is a mistaken file, and would cost memory to parse. */
 export const MAX_CONFIG_BYTES = 1024 ** 2;
@@ -119,14 +122,17 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
       problems.push(createProblem(keyPlace, `a key must be text, not ${text.slice(...keyRange(keyNode))}`));
       continue;
     }
-    const key = keyNode.value;
-    given.push({
-      key,
-      value: values[key],
-      detail: `${file}:${keyPlace.line}`,
-      keyPlace,
-      placeOf: (path) => placeOfNode(findNode([key, ...path]) ?? keyNode, placeAt),
-    });
+    const name = keyNode.value;
+    for (const { key, value, path } of listLeaves({ [name]: values[name] }, isSection)) {
+      const leafPlace = path.length === 1 ? keyPlace : placeOfNode(findNode(path, "key") ?? keyNode, placeAt);
+      given.push({
+        key,
+        value,
+        detail: `${file}:${leafPlace.line}`,
+        keyPlace: leafPlace,
+        placeOf: (below) => placeOfNode(findNode([...path, ...below], "value") ?? keyNode, placeAt),
+      });
+    }
   }
   return { given, problems };
 }
@@ -145,23 +151,23 @@ function placeOfNode(node: Node, placeAt: (offset: number) => Place): Place {
  * Finds the node at a path below `root`, or the nearest above it that has a place. The library's own search goes
  * through a mapping key by key, which for every fault of a large one takes the square of it.
  */
-function createNodeFinder(root: Node): (path: readonly PropertyKey[]) => Node | null {
-  const indices = new Map<Node, ReadonlyMap<string, unknown>>();
-  const findBelow = (node: Node, step: PropertyKey): unknown => {
+function createNodeFinder(root: Node): (path: readonly PropertyKey[], part: "key" | "value") => Node | null {
+  const indices = new Map<Node, ReadonlyMap<string, Pair>>();
+  const findBelow = (node: Node, step: PropertyKey, part: "key" | "value"): unknown => {
     if (isSeq(node)) return node.items[Number(step)];
     if (!isMap(node)) return undefined;
     let index = indices.get(node);
     if (index === undefined) {
       // A key like `12` is text in the value and a number in the document.
-      index = new Map(node.items.map(({ key, value }) => [isScalar(key) ? String(key.value) : "", value]));
+      index = new Map(node.items.map((pair) => [isScalar(pair.key) ? String(pair.key.value) : "", pair]));
       indices.set(node, index);
     }
-    return index.get(String(step));
+    return index.get(String(step))?.[part];
   };
-  return (path) => {
+  return (path, part) => {
     let found = root;
-    for (const step of path) {
-      const node = findBelow(found, step);
+    for (const [depth, step] of path.entries()) {
+      const node = findBelow(found, step, depth === path.length - 1 ? part : "value");
       if (!isNode(node)) break;
       found = node;
     }

@@ -6,12 +6,12 @@
  */
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
-import type { Piscina } from "piscina";
 import { ArrowQuantError } from "../errors.js";
 import type { Replies, Reply, Task } from "../worker/messages.js";
 import { ByteBudget } from "./budget.js";
 import { BufferPool } from "./buffers.js";
 import { JobGate } from "./jobs.js";
+import { ThreadPool } from "./pool.js";
 
 const MIB = 1024 * 1024;
 
@@ -81,10 +81,8 @@ export class Session {
   /** What was changed about the settings to keep within the cap. */
   readonly warnings: readonly string[];
   readonly #workerUrl: URL;
-  #pool: Promise<Piscina> | null = null;
+  #pool: Promise<ThreadPool> | null = null;
   #disposed = false;
-  /** Those who wait for a reply. */
-  readonly #waiting = new Set<(reason: unknown) => void>();
 
   /** @throws E_CONFIG for an impossible thread count, E_MEMORY where the cap is below what one thread needs. */
   constructor(options: SessionOptions = {}) {
@@ -135,7 +133,8 @@ export class Session {
   }
 
   /**
-   * Runs a task on the next free thread. Buffers named in `transfer` are gone from this thread until the reply.
+   * Runs a task on the next free thread. Buffers named in `transfer` are gone from this thread until the reply, and
+   * for good where the task is aborted.
    * @throws the task's own error, E_WORKER where its thread died, or the signal's reason.
    */
   async run<T extends Task>(
@@ -147,11 +146,7 @@ export class Session {
     const pool = await this.#open();
     let reply: Reply<T["kind"]>;
     try {
-      reply = await new Promise((resolve, reject) => {
-        this.#waiting.add(reject);
-        const running = pool.run(task, { transferList: [...transfer], signal });
-        running.then(resolve, reject).finally(() => this.#waiting.delete(reject));
-      });
+      reply = (await pool.run(task, transfer, signal)) as Reply<T["kind"]>;
     } catch (thrown) {
       signal.throwIfAborted();
       throw new ArrowQuantError("E_WORKER", `a worker thread died during "${task.kind}": ${String(thrown)}`, {
@@ -159,6 +154,7 @@ export class Session {
         cause: thrown,
       });
     }
+    signal.throwIfAborted();
     if ("error" in reply) {
       const { code, details } = reply.error;
       const { neededBytes, allowedBytes } = details as { neededBytes?: number; allowedBytes?: number };
@@ -168,6 +164,11 @@ export class Session {
       throw ArrowQuantError.fromJSON(reply.error);
     }
     return reply.ok;
+  }
+
+  /** Waits until no thread works for this signal any more, as after an abort: files may then be closed. */
+  async settle(signal: AbortSignal): Promise<void> {
+    await (await this.#pool)?.settle(signal);
   }
 
   /**
@@ -203,35 +204,21 @@ export class Session {
     await this.jobs.close(disposedError());
     const pool = await this.#pool;
     this.#pool = null;
-    await pool?.destroy();
+    await pool?.stop();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
 
-  #open(): Promise<Piscina> {
+  #open(): Promise<ThreadPool> {
     if (this.#disposed) throw disposedError();
-    this.#pool ??= this.#start();
-    return this.#pool;
-  }
-
-  async #start(): Promise<Piscina> {
-    const { Piscina } = await import("piscina");
-    const pool = new Piscina({
+    this.#pool ??= ThreadPool.open({
+      threads: this.threads,
       filename: fileURLToPath(this.#workerUrl),
-      minThreads: this.threads,
-      maxThreads: this.threads,
-      // A worker's young generation otherwise grows to tens of megabytes that the cap does not know of.
-      resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 },
       workerData: { arenaBytes: this.arenaBytes },
     });
-    // The pool reports here what belongs to no task: late words of a thread that was stopped, which are nothing, and
-    // threads that die before they take a task. Where none is left, nobody would ever answer.
-    pool.on("error", (thrown: unknown) => {
-      if (pool.threads.length === 0) for (const reject of this.#waiting) reject(thrown);
-    });
-    return pool;
+    return this.#pool;
   }
 }
 

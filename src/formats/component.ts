@@ -4,6 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { ArrowQuantError } from "../errors.js";
 import { readError, readSmallFile } from "../io/read.js";
 import type { Component } from "../tensor/info.js";
+import { openGguf } from "./gguf/reader.js";
 import { parseJsonObject } from "./json.js";
 import { openShards } from "./safetensors/index.js";
 import { openSafetensors, type WeightSet } from "./safetensors/reader.js";
@@ -61,6 +62,12 @@ export async function openComponentFile(path: string): Promise<OpenedComponent> 
 /** Opens the sharded set of an index as component `model`, with the config.json beside it. */
 export async function openIndexFile(path: string): Promise<OpenedComponent> {
   return assemble("model", await openShards(path), await configBeside(path, true), [], null);
+}
+
+/** Opens a GGUF file, or the split it belongs to, as component `model`; its architecture stands in for a class name. */
+export async function openGgufComponent(path: string): Promise<OpenedComponent> {
+  const weights = await openGguf(path);
+  return assemble("model", weights, null, [], weights.architecture);
 }
 
 async function configBeside(path: string, isWanted: boolean): Promise<string | null> {

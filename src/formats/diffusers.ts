@@ -37,7 +37,7 @@ export const COMPONENT_NAMES: readonly string[] = [
   "connectors",
 ];
 
-interface PipelineIndex {
+export interface PipelineIndex {
   readonly className: string | null;
   /** Component name to class name, in the order of the file. */
   readonly components: ReadonlyMap<string, string>;
@@ -65,7 +65,7 @@ export async function openPipeline(
 }
 
 /** `[library, class]` entries are components, `[null, null]` is switched off, anything else a setting. */
-async function readPipelineIndex(folder: string): Promise<PipelineIndex> {
+export async function readPipelineIndex(folder: string): Promise<PipelineIndex> {
   const path = join(folder, PIPELINE_INDEX);
   const index = parseJsonObject(await readSmallFile(path, MAX_CONFIG_BYTES), `"${path}"`, {
     allowNonFinite: true,

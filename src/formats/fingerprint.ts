@@ -21,7 +21,7 @@ export const FINGERPRINT_BLOCK_BYTES = 64 * 1024;
  * It is a sample: a change of a few weights between two blocks of a large file is not seen.
  * Memory is one block, whatever the size of files and headers.
  */
-export async function fingerprintComponent(component: Component): Promise<string> {
+export async function fingerprintComponent(component: Pick<Component, "files">): Promise<string> {
   const hash = createHash("sha256");
   const buffer = Buffer.allocUnsafeSlow(FINGERPRINT_BLOCK_BYTES);
   const files = [...component.files].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));

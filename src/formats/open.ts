@@ -9,9 +9,11 @@ import {
   type OpenedComponent,
   openComponentFile,
   openComponentFolder,
+  openGgufComponent,
   openIndexFile,
 } from "./component.js";
 import { COMPONENT_NAMES, openPipeline, PIPELINE_INDEX } from "./diffusers.js";
+import { looksLikeGguf } from "./gguf/header.js";
 import { describeOtherWeights, hasWeights } from "./weight-files.js";
 
 export interface OpenOptions {
@@ -72,11 +74,18 @@ export const FORMATS: readonly ModelFormat[] = [
     recognises: ({ kind, path, head }) => kind === "file" && (path.endsWith(".safetensors") || looksLikeHeader(head)),
     open: (path, options) => openLone(path, options, openComponentFile),
   },
+  {
+    name: "gguf",
+    describes: "a GGUF file, split or not",
+    // Of a file of that name its reader says what is wrong, where it is not something else altogether.
+    recognises: ({ kind, path, head }) =>
+      kind === "file" && (looksLikeGguf(head) || (path.endsWith(".gguf") && findMagic(head) === undefined)),
+    open: (path, options) => openLone(path, options, openGgufComponent),
+  },
 ];
 
 /** First bytes of files that people take for models, and what they are. */
 const MAGICS: readonly { readonly bytes: string; readonly kind: string; readonly hint?: string }[] = [
-  { bytes: "GGUF", kind: "a GGUF file" },
   { bytes: "PK\x03\x04", kind: "a zip archive, perhaps a PyTorch checkpoint: pickle is never read" },
   { bytes: "\x80", kind: "a Python pickle, which is never read" },
   {
@@ -115,6 +124,10 @@ function looksLikeHeader(head: Buffer): boolean {
   return head.length > 8 && head[8] === 0x7b && head.readUInt32LE(4) === 0;
 }
 
+function findMagic(head: Buffer): (typeof MAGICS)[number] | undefined {
+  return MAGICS.find(({ bytes }) => head.subarray(0, bytes.length).toString("latin1") === bytes);
+}
+
 async function openLone(
   path: string,
   options: OpenOptions,
@@ -141,7 +154,7 @@ function singleComponent(path: string, { component, warnings }: OpenedComponent)
 function unknownFormat({ path, kind, names, head }: Probe): ArrowQuantError {
   const readable = FORMATS.map(({ describes }) => describes).join("; ");
   const others = describeOtherWeights(kind === "folder" ? names : [basename(path)]);
-  const magic = MAGICS.find(({ bytes }) => head.subarray(0, bytes.length).toString("latin1") === bytes);
+  const magic = findMagic(head);
   const found =
     kind === "folder"
       ? others.length === 0

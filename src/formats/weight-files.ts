@@ -32,7 +32,7 @@ const OTHER_WEIGHTS: readonly { readonly ending: RegExp; readonly kind: string }
     ending: /\.(?:bin|ckpt|pt|pth|pkl)$/,
     kind: "pickle, which runs code when it is loaded and is never read",
   },
-  { ending: /\.gguf$/, kind: "GGUF" },
+  { ending: /\.gguf$/, kind: "GGUF, read where it is given itself" },
   { ending: /\.onnx$/, kind: "ONNX" },
   { ending: /\.(?:msgpack|h5|tflite|npz)$/, kind: "weights of another framework" },
 ];

@@ -8,7 +8,16 @@ import { allocatedBytes } from "./arena.js";
 import type { BadWeight } from "./chunk-quantizer.js";
 import type { OutDtype } from "./converter.js";
 import type { Kernels } from "./load.js";
-import { readSums, rowScratchSizes, SOURCE_SCALE_MODES, type SourceScaleMode, slabSizes, sumSizes } from "./regions.js";
+import {
+  openSlab,
+  readSums,
+  rowScratchSizes,
+  type SlabInput,
+  SOURCE_SCALE_MODES,
+  type SourceScaleMode,
+  slabSizes,
+  sumSizes,
+} from "./regions.js";
 import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
 
 export interface RebuildOptions {
@@ -19,6 +28,19 @@ export interface RebuildOptions {
   readonly sourceScale?: SourceScaleMode;
   /** Type that `rebuild` gives; without it there is only `compare`. */
   readonly outDtype?: OutDtype;
+  /** Columns of a block that `decodeBlocks` gives; it divides the group size, or is a row or more. */
+  readonly blockSize?: number;
+}
+
+/** Rows in blocks along their columns: views that are good until the next call. */
+export interface DecodedBlocks {
+  /** [rows, blocks, ceil(blockSize · bits / 8)], the last block of a row filled up with code 0. */
+  readonly codes: Uint8Array;
+  /** [rows, blocks], as are the others. */
+  readonly scales: Float32Array;
+  readonly zeroPoints: Float32Array;
+  /** The zero points where they are whole numbers of a byte. */
+  readonly zeroPointBytes: Uint8Array;
 }
 
 /** The arrays of a stored chunk, in the order of FORMAT.md's checksum. */
@@ -104,8 +126,9 @@ function fail(message: string, details: Record<string, unknown>): never {
 function regionSizes(stored: StoredChunk, options: RebuildOptions) {
   const { rows, cols } = stored;
   const { groupsPerRow, supersPerRow } = groupCounts(stored);
-  const { sourceDtype, sourceScale = "none", outDtype } = options;
+  const { sourceDtype, sourceScale = "none", outDtype, blockSize } = options;
   const slabRows = Math.min(options.slabRows, rows);
+  const blocks = blockSize === undefined ? 0 : slabRows * Math.ceil(cols / blockSize);
   const noSlab = { source: 0, sourceScales: 0 };
   const part = (name: Part) => stored[name]?.byteLength ?? 0;
   return {
@@ -114,6 +137,10 @@ function regionSizes(stored: StoredChunk, options: RebuildOptions) {
     ...(sourceDtype === undefined ? noSlab : slabSizes(slabRows, cols, sourceDtype, sourceScale)),
     ...rowScratchSizes(cols, groupsPerRow, supersPerRow),
     out: outDtype === undefined ? 0 : (slabRows * cols * DTYPES[outDtype].bits) / 8,
+    blockCodes: blocks * packedBytes(blockSize ?? 0, stored.bits),
+    blockScales: 4 * blocks,
+    blockZeroPoints: 4 * blocks,
+    blockZeroPointBytes: blocks,
     data: part("data"),
     storedScales: part("scales"),
     storedZeroPoints: part("zeroPoints"),
@@ -134,9 +161,11 @@ const PART_REGIONS = {
   equalizationScales: "equalizationScales",
 } as const satisfies Record<Part, keyof ReturnType<typeof regionSizes>>;
 
-export class ChunkRebuilder {
+export class ChunkRebuilder implements SlabInput {
   readonly #kernels: Kernels;
   readonly #cols: number;
+  readonly #bits: number;
+  readonly #isR2q: boolean;
   readonly #options: RebuildOptions;
   readonly #slabRows: number;
   readonly #ptr: Record<keyof ReturnType<typeof regionSizes>, number>;
@@ -154,6 +183,8 @@ export class ChunkRebuilder {
     checkStored(stored);
     this.#kernels = kernels;
     this.#cols = stored.cols;
+    this.#bits = stored.bits;
+    this.#isR2q = stored.isR2q;
     this.#options = options;
     this.#slabRows = Math.min(options.slabRows, stored.rows);
     const { arena } = kernels;
@@ -170,6 +201,7 @@ export class ChunkRebuilder {
     arena.doubles(regions.sums, 5).fill(0);
     fillTile(arena, tile, {
       ...regions,
+      originals: regions.weights,
       ...groupCounts(stored),
       cols,
       bits,
@@ -195,14 +227,29 @@ export class ChunkRebuilder {
     return this.#kernels.arena.bytes(this.#ptr.out, (rowCount * this.#cols * DTYPES[outDtype].bits) / 8);
   }
 
-  /** Where the source's raw bytes of the next rows are to be read into. */
-  source(rowCount: number): Uint8Array {
-    const { sourceDtype } = this.#options;
-    if (sourceDtype === undefined) throw new ArrowQuantError("E_INTERNAL", "compare without a sourceDtype");
-    return this.#kernels.arena.bytes(this.#ptr.source, (rowCount * this.#cols * DTYPES[sourceDtype].bits) / 8);
+  /** The next rows in blocks of the options' `blockSize`. r2q, which has no zero points, is none of its kind. */
+  decodeBlocks(rowCount: number): DecodedBlocks {
+    const { blockSize } = this.#options;
+    if (blockSize === undefined || this.#isR2q) throw new ArrowQuantError("E_INTERNAL", "no blocks to decode to");
+    const { tile, blockCodes, blockScales, blockZeroPoints, blockZeroPointBytes } = this.#ptr;
+    const { arena, exports } = this.#kernels;
+    exports.decodeBlocks(tile, rowCount, blockSize, blockCodes, blockScales, blockZeroPoints, blockZeroPointBytes);
+    this.#rowsDone += rowCount;
+    const count = rowCount * Math.ceil(this.#cols / blockSize);
+    return {
+      codes: arena.bytes(blockCodes, count * packedBytes(blockSize, this.#bits)),
+      scales: arena.floats(blockScales, count),
+      zeroPoints: arena.floats(blockZeroPoints, count),
+      zeroPointBytes: arena.bytes(blockZeroPointBytes, count),
+    };
   }
 
-  /** Where source scales are to be written: one, or one per row of the next slab. */
+  source(rowCount: number, skip = 0): Uint8Array {
+    const { sourceDtype } = this.#options;
+    if (sourceDtype === undefined) throw new ArrowQuantError("E_INTERNAL", "compare without a sourceDtype");
+    return openSlab(this.#kernels.arena, this.#ptr, sourceDtype, rowCount * this.#cols, skip);
+  }
+
   sourceScales(): Float32Array {
     const { sourceScale = "none" } = this.#options;
     const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : this.#slabRows;

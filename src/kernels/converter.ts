@@ -2,7 +2,14 @@
 import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { allocatedBytes } from "./arena.js";
 import type { Kernels } from "./load.js";
-import { rowScratchSizes, SOURCE_SCALE_MODES, type SourceScaleMode, slabSizes } from "./regions.js";
+import {
+  openSlab,
+  rowScratchSizes,
+  type SlabInput,
+  SOURCE_SCALE_MODES,
+  type SourceScaleMode,
+  slabSizes,
+} from "./regions.js";
 import { fillTile, TILE_BYTES } from "./tile.js";
 
 /** Types that weights are written in. */
@@ -28,7 +35,7 @@ function regionSizes(shape: ConverterShape) {
 }
 
 /** NaN and Inf are converted like anything else; what is beyond the new type's range becomes Inf. */
-export class Converter {
+export class Converter implements SlabInput {
   readonly #kernels: Kernels;
   readonly #shape: ConverterShape;
   readonly #ptr: Record<keyof ReturnType<typeof regionSizes>, number>;
@@ -46,6 +53,7 @@ export class Converter {
     const { tile, ...regions } = this.#ptr;
     fillTile(kernels.arena, tile, {
       ...regions,
+      originals: regions.weights,
       cols: shape.cols,
       sourceDtype: DTYPES[shape.sourceDtype].kernelCode,
       sourceScaleMode: SOURCE_SCALE_MODES.indexOf(shape.sourceScale),
@@ -53,13 +61,11 @@ export class Converter {
     });
   }
 
-  /** Where the next slab's raw bytes are to be read into. */
-  source(rowCount: number): Uint8Array {
+  source(rowCount: number, skip = 0): Uint8Array {
     const { cols, sourceDtype } = this.#shape;
-    return this.#kernels.arena.bytes(this.#ptr.source, (rowCount * cols * DTYPES[sourceDtype].bits) / 8);
+    return openSlab(this.#kernels.arena, this.#ptr, sourceDtype, rowCount * cols, skip);
   }
 
-  /** Where source scales are to be written: one, or one per row of the next slab. */
   sourceScales(): Float32Array {
     const { sourceScale, slabRows } = this.#shape;
     return this.#kernels.arena.floats(

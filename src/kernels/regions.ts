@@ -1,11 +1,15 @@
 /** Regions of kernel memory that several kernels have in common: their sizes, and how results are read. */
-import { DTYPES, type Dtype } from "../tensor/dtype.js";
+import { type Dtype, largestSpanBytes, spanOf } from "../tensor/dtype.js";
 import type { ErrorSums } from "../tensor/metrics.js";
 import type { Arena } from "./arena.js";
+import { setTileField } from "./tile.js";
 
 /** How many factors the source multiplies its weights with; the index is what the kernels know it by. */
 export const SOURCE_SCALE_MODES = ["none", "tensor", "row"] as const;
 export type SourceScaleMode = (typeof SOURCE_SCALE_MODES)[number];
+
+/** Columns, or rows, that the kernels of matrix products take side by side (assembly/panel.ts). */
+export const PANEL = 8;
 
 /** Kernels may read (and in scratch, write) a few vectors past the end of a row. */
 export const SPARE_BYTES = 64;
@@ -13,9 +17,32 @@ export const SPARE_BYTES = 64;
 /** A slab of raw rows and its source scales. */
 export function slabSizes(slabRows: number, cols: number, dtype: Dtype, sourceScale: SourceScaleMode) {
   return {
-    source: (slabRows * cols * DTYPES[dtype].bits) / 8 + SPARE_BYTES,
+    source: largestSpanBytes(dtype, slabRows * cols) + SPARE_BYTES,
     sourceScales: sourceScale === "none" ? 0 : sourceScale === "tensor" ? 4 : 4 * slabRows,
   };
+}
+
+/** Where a kernel takes slabs of source rows. */
+export interface SlabInput {
+  /**
+   * Where the next slab's raw bytes are to be read into.
+   * @param skip elements of the slab's first block that stand before its first row (`spanOf`)
+   */
+  source(rowCount: number, skip?: number): Uint8Array;
+  /** Where source scales are to be written: one, or one per row of the next slab. */
+  sourceScales(): Float32Array;
+}
+
+/** The view of `SlabInput.source`, of `elementCount` elements; tells the kernels of `skip`. */
+export function openSlab(
+  arena: Arena,
+  ptr: { readonly tile: number; readonly source: number },
+  dtype: Dtype,
+  elementCount: number,
+  skip: number,
+): Uint8Array {
+  setTileField(arena, ptr.tile, "sourceSkip", skip);
+  return arena.bytes(ptr.source, spanOf(dtype, skip, elementCount).byteLength);
 }
 
 /** Scratch of one row: float32 weights and their rebuilt values, codes, and what belongs to groups. */

@@ -20,10 +20,24 @@ export const TILE_FIELDS = [
   "preserveGain",
   "sourceDtype",
   "source",
+  "sourceSkip",
   "sourceScaleMode",
   "sourceScales",
   "importance",
+  "equalizationScales",
+  "colsPerChannel",
+  "factor",
+  "order",
+  "deadColumns",
+  "heldBackPanels",
+  "heldBackPanelCount",
+  "quantizedPanels",
+  "sourcePanel",
+  "rebuiltPanel",
+  "panelRows",
+  "outputSums",
   "weights",
+  "originals",
   "rebuilt",
   "codes",
   "scales",
@@ -40,8 +54,6 @@ export const TILE_FIELDS = [
   "storedScaleCodes",
   "storedZeroPointCodes",
   "storedResidualScaleCodes",
-  "equalizationScales",
-  "colsPerChannel",
   "outDtype",
   "out",
   "sums",
@@ -59,6 +71,11 @@ const FIELD_INDEX = Object.fromEntries(TILE_FIELDS.map((name, index) => [name, i
 export function fillTile(arena: Arena, tilePtr: number, fields: Partial<Record<TileField, number>>): void {
   const words = arena.words(tilePtr, TILE_FIELDS.length);
   for (const [index, name] of TILE_FIELDS.entries()) words[index] = fields[name] ?? 0;
+}
+
+/** Changes one field of the tile at `tilePtr`. */
+export function setTileField(arena: Arena, tilePtr: number, field: TileField, value: number): void {
+  arena.words(tilePtr, TILE_FIELDS.length)[FIELD_INDEX[field]] = value;
 }
 
 /** Where a kernel stopped: the column of a weight that cannot be quantized, and the weight. */

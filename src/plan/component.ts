@@ -2,11 +2,12 @@
 import { describeOrigin, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
 import type { Component } from "../tensor/info.js";
+import { type Calibration, withoutLayers } from "./calibration.js";
 import { detectArchitecture, stripNames } from "./keep.js";
 import { checkLayerRules, compileLayerRules, planLayers } from "./layers.js";
 import { detectModality, type NamedComponent } from "./modality.js";
-import type { ComponentPlan, Decision } from "./plan.js";
-import { type Calibration, chooseStrategy, pinnedSpec } from "./strategy.js";
+import type { ComponentPlan, Decision, LayerPlan } from "./plan.js";
+import { chooseStrategy, planCalibration, treatLayer } from "./strategy.js";
 
 export interface PlanInput {
   /** The components to quantize. */
@@ -14,7 +15,8 @@ export interface PlanInput {
   /** `_class_name` of model_index.json, where there is one. */
   readonly pipelineClassName: string | null;
   readonly config: ResolvedConfig;
-  readonly calibration: Calibration;
+  /** null: nothing was measured. */
+  readonly calibration: Calibration | null;
 }
 
 /**
@@ -33,13 +35,20 @@ export function planComponents({ components, pipelineClassName, config, calibrat
   const chosenBy = describeOrigin(config.origins.modality);
   const detectedModality = detectModality(named, pipelineClassName, values.modality, chosenBy);
   const { modality, evidence, warnings } = detectedModality;
-  const strategy = chooseStrategy(modality, config, calibration);
 
   const plans = named.map(({ component, names, detected }): ComponentPlan => {
     const { architecture } = detected;
+    const isOther = calibration !== null && calibration.component !== component.name;
+    const strategy = chooseStrategy(modality, config, isOther ? withoutLayers(calibration) : calibration);
+    const layers = planLayers(component.tensors, names, rules, {
+      architecture,
+      treat: (name, bits) => treatLayer(strategy, name, bits),
+      skipSensitive: values.skip_sensitive_layers,
+    });
     const decisions: Decision[] = [
       { what: "architecture", value: architecture.name, rule: detected.evidence },
       { what: "modality", value: modality, rule: detectedModality.rule },
+      ...describeCalibration(calibration, component.name, layers),
       ...strategy.decisions,
       {
         what: "skip_sensitive_layers",
@@ -55,16 +64,18 @@ export function planComponents({ components, pipelineClassName, config, calibrat
       modalityEvidence: evidence,
       decisions,
       notApplied: strategy.notApplied,
-      warnings: isGuess
-        ? [...warnings, `component "${component.name}" has no known architecture: layers are kept by common names`]
-        : warnings,
+      warnings: [
+        ...warnings,
+        ...(isGuess
+          ? [`component "${component.name}" has no known architecture: layers are kept by common names`]
+          : []),
+        ...warnOfUncovered(calibration, component.name, layers),
+      ],
       baseSpec: strategy.baseSpec,
-      layers: planLayers(component.tensors, names, rules, {
-        architecture,
-        baseSpec: strategy.baseSpec,
-        pinnedSpec: (bits) => pinnedSpec(strategy, bits, modality, config, calibration),
-        skipSensitive: values.skip_sensitive_layers,
-      }),
+      calibration: planCalibration(strategy),
+      spatial: strategy.spatial,
+      activations: strategy.activations,
+      layers,
     };
   });
   const ruleWarnings = checkLayerRules(
@@ -76,6 +87,37 @@ export function planComponents({ components, pipelineClassName, config, calibrat
   return ruleWarnings.length === 0
     ? plans
     : plans.map((plan) => ({ ...plan, warnings: [...plan.warnings, ...ruleWarnings] }));
+}
+
+/** How much of a component the calibration covers. */
+function describeCalibration(
+  calibration: Calibration | null,
+  componentName: string,
+  layers: readonly LayerPlan[],
+): Decision[] {
+  if (calibration === null) return [];
+  const { label, component } = calibration;
+  if (component !== componentName)
+    return [{ what: "calibration", value: "none", rule: `${label} is of component ${component}` }];
+  const { quantized, covered } = countCovered(layers);
+  return [{ what: "calibration", value: label, rule: `statistics of ${covered} of ${quantized} quantized layers` }];
+}
+
+function warnOfUncovered(
+  calibration: Calibration | null,
+  componentName: string,
+  layers: readonly LayerPlan[],
+): string[] {
+  if (calibration === null || calibration.component !== componentName) return [];
+  const { quantized, covered } = countCovered(layers);
+  return covered === quantized
+    ? []
+    : [`${calibration.label} covers ${covered} of ${quantized} quantized layers, the others are weights only`];
+}
+
+function countCovered(layers: readonly LayerPlan[]): { quantized: number; covered: number } {
+  const quantized = layers.filter(({ spec }) => spec !== null);
+  return { quantized: quantized.length, covered: quantized.filter(({ calibrated }) => calibrated).length };
 }
 
 /** The plan of a single component; see `planComponents`. */

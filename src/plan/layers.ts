@@ -15,10 +15,11 @@ import { type ConfigKey, describeOrigin, type ResolvedConfig } from "../config/c
 import { ArrowQuantError } from "../errors.js";
 import { DTYPES, isFloat } from "../tensor/dtype.js";
 import type { TensorInfo } from "../tensor/info.js";
-import { type BitWidth, countElements, type QuantSpec } from "../tensor/layout.js";
+import { type BitWidth, countElements } from "../tensor/layout.js";
 import type { Architecture } from "./keep.js";
 import { compilePattern, type NamePattern } from "./pattern.js";
 import type { LayerPlan } from "./plan.js";
+import type { LayerTreatment } from "./strategy.js";
 
 interface CountedPattern {
   readonly setting: ConfigKey;
@@ -67,8 +68,8 @@ export function compileLayerRules(config: ResolvedConfig): LayerRules {
 /** What decides about layers of one component beside the rules. */
 export interface LayerContext {
   readonly architecture: Architecture;
-  readonly baseSpec: QuantSpec;
-  readonly pinnedSpec: (bits: BitWidth) => QuantSpec;
+  /** How a tensor is quantized, at a width of its own or, for null, at that of all. */
+  readonly treat: (name: string, bits: BitWidth | null) => LayerTreatment;
   readonly skipSensitive: boolean;
 }
 
@@ -82,16 +83,22 @@ export function planLayers(
   rules: LayerRules,
   context: LayerContext,
 ): LayerPlan[] {
-  return tensors.map((tensor, index) => {
-    const { spec, reason, pinned } = decide(tensor, names[index] as string, rules, context);
+  return tensors.map((tensor, index): LayerPlan => {
+    const { bits, reason, pinned } = decide(tensor, names[index] as string, rules, context);
     // The source's scale is applied on reading, and its product is no float8 any more.
     const storedDtype = tensor.sourceScale === null ? tensor.dtype : "F32";
-    return { tensor, spec, storedDtype, reason, pinned: pinned ?? false };
+    const common = { tensor, storedDtype, pinned: pinned ?? false };
+    if (bits === "none") {
+      return { ...common, reason, spec: null, candidates: [], calibrated: false, spatial: null, activations: null };
+    }
+    const { note, ...treatment } = context.treat(tensor.name, bits);
+    return { ...common, ...treatment, reason: note === null ? reason : `${reason}; ${note}` };
   });
 }
 
 interface LayerDecision {
-  readonly spec: QuantSpec | null;
+  /** null: the width of all; none: kept. */
+  readonly bits: BitWidth | "none" | null;
   readonly reason: string;
   readonly pinned?: boolean;
 }
@@ -105,28 +112,27 @@ function decide(tensor: TensorInfo, name: string, rules: LayerRules, context: La
   const named = findNamed(rules.sensitiveNames, tensor.name);
 
   const always = alwaysKept(tensor);
-  if (always !== null) return { spec: null, reason: always };
+  if (always !== null) return { bits: "none", reason: always };
   if (width !== null) {
     width.decided += 1;
     const reason = `layer_bit_widths "${width.pattern.source}": ${width.bits}`;
-    if (width.bits === "none") return { spec: null, reason, pinned: true };
-    return { spec: context.pinnedSpec(width.bits), reason: `${reason} bits`, pinned: true };
+    return { bits: width.bits, reason: width.bits === "none" ? reason : `${reason} bits`, pinned: true };
   }
-  if (excluded !== null) return { spec: null, reason: `exclude "${excluded.pattern.source}"` };
-  if (rules.include.length > 0 && included === null) return { spec: null, reason: "include: no pattern matches" };
-  if (named !== null) return { spec: null, reason: `sensitive_layer_names "${named}"` };
+  if (excluded !== null) return { bits: "none", reason: `exclude "${excluded.pattern.source}"` };
+  if (rules.include.length > 0 && included === null) return { bits: "none", reason: "include: no pattern matches" };
+  if (named !== null) return { bits: "none", reason: `sensitive_layer_names "${named}"` };
   if (sensitive !== null) {
-    return { spec: null, reason: `sensitive_layer_patterns "${sensitive.pattern.source}"` };
+    return { bits: "none", reason: `sensitive_layer_patterns "${sensitive.pattern.source}"` };
   }
   if (context.skipSensitive) {
     const { keeps, name: architecture } = context.architecture;
     const rule = keeps.find(({ pattern }) => pattern.test(name));
     if (rule !== undefined) {
-      return { spec: null, reason: `keep ${architecture} "${rule.pattern.source}" (${rule.what})` };
+      return { bits: "none", reason: `keep ${architecture} "${rule.pattern.source}" (${rule.what})` };
     }
   }
   const reason = included === null ? "quantized by default" : `include "${included.pattern.source}"`;
-  return { spec: context.baseSpec, reason };
+  return { bits: null, reason };
 }
 
 function alwaysKept({ shape, dtype }: TensorInfo): string | null {

@@ -16,10 +16,67 @@ export interface Decision {
   readonly rule: string;
 }
 
+/** 16 stands for activations as they are. */
+export const ACTIVATION_BIT_WIDTHS = [4, 5, 6, 7, 8, 16] as const;
+export const ACTIVATION_RANGES = ["minmax", "percentile", "mse"] as const;
+export const ACTIVATION_MODES = ["time", "static", "dynamic"] as const;
+export const TIME_GROUPINGS = ["uniform", "optimal"] as const;
+export const BOUNDARY_INTERPOLATIONS = ["linear", "cubic", "sigmoid"] as const;
+export const GPTQ_ORDERS = ["activation", "natural"] as const;
+
+/** How the input of a quantized layer is quantized where the model is run. */
+export interface ActivationSettings {
+  /** 4 … 8. */
+  readonly bits: number;
+  /** One range per time group, one for all times, or one per token found while running (nothing is stored). */
+  readonly mode: (typeof ACTIVATION_MODES)[number];
+  readonly groups: (typeof TIME_GROUPINGS)[number];
+  /** Wanted groups; there are never more than the statistics have time bins. 1 unless mode is `time`. */
+  readonly groupCount: number;
+  readonly range: (typeof ACTIVATION_RANGES)[number];
+  /** Range `percentile`: how much of the values lies inside, in percent. */
+  readonly percentile: number;
+  /** null: groups meet in a step. */
+  readonly boundarySmoothing: {
+    /** Groups on either side that take part, at least 1. */
+    readonly window: number;
+    readonly interpolation: (typeof BOUNDARY_INTERPOLATIONS)[number];
+  } | null;
+  /** λ of the penalty on steps between neighbouring log scales; null: none. */
+  readonly transitionWeight: number | null;
+  /** Steps between neighbouring log scales above this are warned of. */
+  readonly smoothnessThreshold: number;
+}
+
+/** Channel equalization of a layer. */
+export interface SpatialSettings {
+  /** Values of α to try, s_c = a_c^α / w_c^(1−α). The layer without scales is always a candidate beside them. */
+  readonly alphas: readonly number[];
+}
+
+/** How gptq treats a layer's Hessian. */
+export interface GptqSettings {
+  /** Added to the diagonal, as a part of its mean. */
+  readonly damp: number;
+  /** Columns by falling diagonal of the Hessian, or as they stand. */
+  readonly order: (typeof GPTQ_ORDERS)[number];
+}
+
 export interface LayerPlan {
   readonly tensor: TensorInfo;
   /** null: kept. */
   readonly spec: QuantSpec | null;
+  /**
+   * Method `auto`: every spec to choose from by output error on held-back samples, `spec` (what is taken where
+   * they cannot be told apart) first. Empty: `spec` stands.
+   */
+  readonly candidates: readonly QuantSpec[];
+  /** The statistics know this layer: methods weigh by its importance. */
+  readonly calibrated: boolean;
+  /** null: no channel equalization. */
+  readonly spatial: SpatialSettings | null;
+  /** null: activations stay as they are. */
+  readonly activations: ActivationSettings | null;
   /** Type of the bytes of a kept tensor: the source's, or F32 where a source scale was applied. */
   readonly storedDtype: Dtype;
   /** The rule that kept or quantized it, in a few words. */
@@ -44,5 +101,20 @@ export interface ComponentPlan {
   readonly warnings: readonly string[];
   /** How a layer is quantized that no rule singles out. */
   readonly baseSpec: QuantSpec;
+  /** What layers were measured by; null: nothing. */
+  readonly calibration: PlanCalibration | null;
+  /** What layers of which nothing is missing get; null: no channel equalization. */
+  readonly spatial: SpatialSettings | null;
+  /** What layers of which nothing is missing get; null: activations stay as they are. */
+  readonly activations: ActivationSettings | null;
   readonly layers: readonly LayerPlan[];
+}
+
+/** The calibration of a plan: what of it changes tensors. */
+export interface PlanCalibration {
+  /** What reports call it: `sampling, 128 samples`. */
+  readonly label: string;
+  /** SHA-256 of the statistics file, in hex. */
+  readonly fingerprint: string;
+  readonly gptq: GptqSettings;
 }

@@ -6,75 +6,57 @@
  */
 import { type ConfigKey, describeOrigin, isExplicit, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
-import { type BitWidth, type MethodName, MIN_GROUP_SIZE, type QuantSpec } from "../tensor/layout.js";
-import { methodAtWidth } from "./fallback.js";
-import type { Decision, Modality, NotApplied } from "./plan.js";
+import { type BitWidth, MIN_GROUP_SIZE, type QuantSpec } from "../tensor/layout.js";
+import { type ActivationChoice, chooseActivations, NEEDS_CALIBRATION } from "./activations.js";
+import { type Calibration, knowledgeOf, knowsAll, type LayerKnowledge } from "./calibration.js";
+import type { Choice } from "./defaults.js";
+import { chooseMethods } from "./method.js";
+import type { Decision, LayerPlan, Modality, NotApplied, PlanCalibration } from "./plan.js";
 
-/** Statistics of a calibration run; there are none yet. */
-export type Calibration = null;
-
-interface ModalityStrategy {
-  /** The method of a width without calibration. */
-  readonly methods: Readonly<Record<BitWidth, MethodName>>;
-  /** The method of every width once there is calibration; null: the same. */
-  readonly calibratedMethod: MethodName | null;
-  readonly timeAware: boolean;
-  readonly spatial: boolean;
-}
-
-const TEXT: ModalityStrategy = {
-  methods: { 2: "r2q", 4: "hqq", 8: "hqq" },
-  calibratedMethod: null,
-  timeAware: true,
-  spatial: false,
-};
-const SIGNAL: ModalityStrategy = {
-  methods: { 2: "hqq", 4: "hqq", 8: "hqq" },
-  calibratedMethod: "gptq",
-  timeAware: false,
-  spatial: true,
-};
-
-const STRATEGIES: Readonly<Record<Modality, ModalityStrategy>> = {
-  text: TEXT,
-  code: TEXT,
-  image: SIGNAL,
-  audio: SIGNAL,
-  video: SIGNAL,
-};
-
-export interface Strategy {
+export interface Strategy extends Pick<ActivationChoice, "activations" | "spatial"> {
+  readonly modality: Modality;
+  readonly config: ResolvedConfig;
+  /** How a layer is quantized that no rule singles out and of which nothing is missing. */
   readonly baseSpec: QuantSpec;
+  /** null: nothing was measured. */
+  readonly calibration: Calibration | null;
   readonly decisions: readonly Decision[];
   readonly notApplied: readonly NotApplied[];
 }
 
 /** The strategy for a model of `modality` under `config`. Throws `E_CONFLICT` where nothing can give way. */
-export function chooseStrategy(modality: Modality, config: ResolvedConfig, calibration: Calibration): Strategy {
+export function chooseStrategy(modality: Modality, config: ResolvedConfig, calibration: Calibration | null): Strategy {
   const { values } = config;
   const bits = chooseBits(config);
-  const method = chooseMethod(modality, bits.value, config, calibration);
+  const methods = chooseMethods(modality, bits.value, config, calibration !== null, knowsAll(calibration));
+  const [method] = methods.value;
   const storage = chooseStorage(config);
   const baseSpec: QuantSpec = {
     bits: bits.value,
     groupSize: storage.groupSize,
     symmetric: values.symmetric,
-    method: method.value,
+    method,
     scaleBits: values.scale_bits === "none" ? null : values.scale_bits,
     zeroPointBits: values.zero_point_bits === "none" ? null : values.zero_point_bits,
     superGroupSize: storage.superGroupSize,
     weighting: values.weighting,
     preserveGain: values.preserve_gain,
   };
-  const activations = chooseActivations(modality, config);
+  const { activations, spatial, ...choice } = chooseActivations(modality, config, calibration);
   const asGiven = (...keys: ConfigKey[]): Decision[] =>
     keys.map((key) => ({ what: key, value: String(values[key]), rule: originRule(config, key) }));
-  const hasZeroPoints = !values.symmetric && method.value !== "r2q";
+  const tries = (name: QuantSpec["method"]): boolean => methods.value.includes(name);
+  const hasZeroPoints = !values.symmetric && methods.value.some((name) => name !== "r2q");
   return {
+    modality,
+    config,
     baseSpec,
+    calibration,
+    activations,
+    spatial,
     decisions: [
       { what: "bit_width", value: String(bits.value), rule: bits.rule },
-      { what: "method", value: method.value, rule: method.rule },
+      { what: "method", value: describeMethods(methods.value), rule: methods.rule },
       ...asGiven("symmetric"),
       { what: "group_size", value: String(storage.groupSize), rule: storage.groupRule },
       ...asGiven("scale_bits"),
@@ -82,29 +64,68 @@ export function chooseStrategy(modality: Modality, config: ResolvedConfig, calib
         ? []
         : [{ what: "super_group_size", value: String(storage.superGroupSize), rule: storage.superRule }]),
       ...(hasZeroPoints ? asGiven("zero_point_bits") : []),
-      ...(method.value === "mse" ? asGiven("weighting", "preserve_gain") : []),
+      ...(tries("mse") ? asGiven("weighting", "preserve_gain") : []),
+      ...(tries("gptq") ? asGiven("gptq_damp", "gptq_order") : []),
       ...asGiven("min_accuracy"),
-      ...activations.decisions,
+      ...choice.decisions,
     ],
-    notApplied: [...activations.notApplied, ...listUnused(config, method.value)],
+    notApplied: [
+      ...choice.notApplied,
+      ...listUnused(config, methods.value, { activations, spatial }, calibration !== null),
+    ],
   };
 }
 
-/** The spec of a layer whose width is pinned to `bits`, with the rule that chose its method. */
-export function pinnedSpec(
-  strategy: Strategy,
-  bits: BitWidth,
-  modality: Modality,
-  config: ResolvedConfig,
-  calibration: Calibration,
-): QuantSpec {
-  if (bits === strategy.baseSpec.bits) return strategy.baseSpec;
-  return { ...strategy.baseSpec, bits, method: chooseMethod(modality, bits, config, calibration).value };
+function describeMethods(methods: readonly QuantSpec["method"][]): string {
+  return methods.length === 1 ? (methods[0] as string) : `auto: ${methods.join(", ")}`;
 }
 
-interface Choice<T> {
-  readonly value: T;
-  readonly rule: string;
+/** How a layer is treated, by what is known of it. */
+export type LayerTreatment = Pick<LayerPlan, "candidates" | "calibrated" | "spatial" | "activations"> & {
+  readonly spec: QuantSpec;
+  /** What its own lack of statistics changed; null: nothing. */
+  readonly note: string | null;
+};
+
+/** The treatment of tensor `name`, at `bits` where its width is pinned. */
+export function treatLayer(strategy: Strategy, name: string, bits: BitWidth | null): LayerTreatment {
+  const { modality, config, calibration, baseSpec, activations, spatial } = strategy;
+  const width = bits ?? baseSpec.bits;
+  const knowledge = knowledgeOf(calibration, name);
+  const isCalibrated = calibration !== null;
+  const methods = chooseMethods(modality, width, config, isCalibrated, knowledge);
+  const specs = methods.value.map((method): QuantSpec => ({ ...baseSpec, bits: width, method }));
+  const [spec] = specs as [QuantSpec];
+  const quantizesActivations = activations !== null && (activations.mode === "dynamic" || knowledge.hasRanges);
+  const canEqualize = spatial !== null && knowledge.hasHeldBack;
+  return {
+    // Most layers share the plan's own, so that a plan of thousands stays small.
+    spec: isSame(spec, baseSpec) ? baseSpec : spec,
+    candidates: specs.length === 1 ? [] : specs,
+    calibrated: knowledge.isMeasured,
+    spatial: canEqualize ? spatial : null,
+    activations: quantizesActivations ? activations : null,
+    note: isCalibrated ? describeLack(knowledge, strategy, spec) : null,
+  };
+}
+
+function isSame(one: QuantSpec, other: QuantSpec): boolean {
+  return one.bits === other.bits && one.method === other.method;
+}
+
+/** What of the strategy a layer does without, and why. */
+function describeLack(knowledge: LayerKnowledge, { calibration, baseSpec }: Strategy, spec: QuantSpec): string | null {
+  if (!knowledge.isMeasured) return `no statistics: ${spec.method}, weights only`;
+  const all = knowsAll(calibration);
+  if (all.hasHessian && !knowledge.hasHessian && spec.method !== baseSpec.method) return `no Hessian: ${spec.method}`;
+  return all.hasHeldBack && !knowledge.hasHeldBack ? "no held-back samples" : null;
+}
+
+/** What of the calibration changes tensors. */
+export function planCalibration({ calibration, config: { values } }: Strategy): PlanCalibration | null {
+  if (calibration === null || calibration.layerNames.size === 0) return null;
+  const { label, fingerprint } = calibration;
+  return { label, fingerprint, gptq: { damp: values.gptq_damp, order: values.gptq_order } };
 }
 
 function originRule(config: ResolvedConfig, key: ConfigKey): string {
@@ -117,44 +138,6 @@ function chooseBits(config: ResolvedConfig): Choice<BitWidth> {
     return { value: 2, rule: `r2q is a method of 2 bits (${originRule(config, "method")})` };
   }
   return { value: bit_width, rule: originRule(config, "bit_width") };
-}
-
-function chooseMethod(
-  modality: Modality,
-  bits: BitWidth,
-  config: ResolvedConfig,
-  calibration: Calibration,
-): Choice<MethodName> {
-  const { method, symmetric, scale_bits } = config.values;
-  if (method !== null) {
-    if (method === "gptq" || method === "auto") throw refuseUncalibrated(config, method);
-    const value = methodAtWidth(method, bits);
-    const rule = originRule(config, "method");
-    if (value === method) return { value, rule };
-    if (symmetric) return { value: "rtn", rule: `${method} has no ${bits} bits, hqq no symmetric codes` };
-    return { value, rule: `${rule}: ${value} at ${bits} bits, which ${method} does not have` };
-  }
-  const { methods, calibratedMethod } = STRATEGIES[modality];
-  const chosen = methods[bits];
-  const missing = calibratedMethod !== null && calibration === null ? ", no calibration" : "";
-  if (symmetric) {
-    const origin = originRule(config, "symmetric");
-    const rule = `strategy ${modality}: rtn, as ${chosen} has no symmetric codes (${origin})`;
-    return { value: "rtn", rule };
-  }
-  if (chosen === "r2q" && scale_bits === "none") {
-    const rule = `strategy ${modality}: hqq, as r2q needs coded scales (${originRule(config, "scale_bits")})`;
-    return { value: "hqq", rule };
-  }
-  return { value: chosen, rule: `strategy ${modality}: ${chosen} at ${bits} bits${missing}` };
-}
-
-function refuseUncalibrated(config: ResolvedConfig, method: string): ArrowQuantError {
-  const rule = originRule(config, "method");
-  return new ArrowQuantError("E_CONFLICT", `method ${method} (${rule}) needs calibration, and there is none`, {
-    hint: "hqq is the best method without calibration; leave method out to have it chosen",
-    details: { method, origin: rule },
-  });
 }
 
 interface Storage {
@@ -192,52 +175,50 @@ function chooseStorage(config: ResolvedConfig): Storage {
   );
 }
 
-const NEEDS_CALIBRATION = "needs calibration";
-
-/** What will happen to activations once there is calibration. */
-function chooseActivations(
-  modality: Modality,
-  config: ResolvedConfig,
-): { decisions: Decision[]; notApplied: NotApplied[] } {
-  const { values } = config;
-  const strategy = STRATEGIES[modality];
-  const byStrategy = (isOn: boolean): string => `strategy ${modality}: ${isOn ? "on" : "off"}`;
-
-  const timeAware: Choice<boolean> =
-    values.enable_time_aware === null
-      ? { value: strategy.timeAware, rule: byStrategy(strategy.timeAware) }
-      : { value: values.enable_time_aware, rule: originRule(config, "enable_time_aware") };
-  // A profile's `true` allows what the modality asks for; its `false` forbids it.
-  const isLeft = values.enable_spatial === null || (values.enable_spatial && !isExplicit(config, "enable_spatial"));
-  const spatial: Choice<boolean> = isLeft
-    ? { value: strategy.spatial, rule: byStrategy(strategy.spatial) }
-    : { value: values.enable_spatial === true, rule: originRule(config, "enable_spatial") };
-
-  const show = (isOn: boolean): string => (isOn ? "on" : "off");
-  return {
-    decisions: [
-      { what: "enable_time_aware", value: show(timeAware.value), rule: timeAware.rule },
-      { what: "enable_spatial", value: show(spatial.value), rule: spatial.rule },
-    ],
-    notApplied: [
-      ...(timeAware.value ? [{ setting: "enable_time_aware", reason: NEEDS_CALIBRATION }] : []),
-      ...(spatial.value ? [{ setting: "enable_spatial", reason: NEEDS_CALIBRATION }] : []),
-    ],
-  };
-}
-
 /** Settings given by hand that nothing will use. */
-function listUnused(config: ResolvedConfig, method: MethodName): NotApplied[] {
+function listUnused(
+  config: ResolvedConfig,
+  methods: readonly QuantSpec["method"][],
+  { activations, spatial }: Pick<ActivationChoice, "activations" | "spatial">,
+  isCalibrated: boolean,
+): NotApplied[] {
   const { values } = config;
+  const [method] = methods;
+  const tries = (name: QuantSpec["method"]): boolean => methods.includes(name);
+  const hasOnlyR2q = methods.every((name) => name === "r2q");
+  const weightsOnly = isCalibrated ? "activations are not quantized" : NEEDS_CALIBRATION;
+  const isOverTime = activations?.mode === "time";
+  const overTime = activations === null ? weightsOnly : `mode ${activations.mode} has no timestep groups`;
+  const hasRange = activations !== null && activations.mode !== "dynamic";
   const unused: { key: ConfigKey; isUnused: boolean; reason: string }[] = [
-    { key: "num_time_groups", isUnused: true, reason: NEEDS_CALIBRATION },
-    { key: "calibration_samples", isUnused: true, reason: NEEDS_CALIBRATION },
-    { key: "weighting", isUnused: method !== "mse", reason: `method ${method} weights nothing` },
-    { key: "preserve_gain", isUnused: method !== "mse", reason: `method ${method} rescales no rows` },
+    { key: "num_time_groups", isUnused: !isOverTime, reason: overTime },
+    { key: "time_groups", isUnused: !isOverTime, reason: overTime },
+    { key: "calibration_samples", isUnused: !isCalibrated, reason: NEEDS_CALIBRATION },
+    {
+      key: "calibration_steps",
+      isUnused: values.calibration !== "sampling",
+      reason: isCalibrated ? "only calibration by sampling takes steps" : NEEDS_CALIBRATION,
+    },
+    { key: "activation_range", isUnused: !hasRange, reason: weightsOnly },
+    {
+      key: "activation_percentile",
+      isUnused: !hasRange || activations.range !== "percentile",
+      reason: hasRange ? `range ${activations.range} takes no percentile` : weightsOnly,
+    },
+    {
+      key: "spatial_alpha",
+      isUnused: spatial === null,
+      reason: isCalibrated ? "channels are not equalized" : NEEDS_CALIBRATION,
+    },
+    ...TIME_KEYS.map((key) => ({ key, isUnused: !isOverTime, reason: overTime })),
+    { key: "gptq_damp", isUnused: !tries("gptq"), reason: `method ${method} has no Hessian` },
+    { key: "gptq_order", isUnused: !tries("gptq"), reason: `method ${method} has no Hessian` },
+    { key: "weighting", isUnused: !tries("mse"), reason: `method ${method} weights nothing` },
+    { key: "preserve_gain", isUnused: !tries("mse"), reason: `method ${method} rescales no rows` },
     {
       key: "zero_point_bits",
-      isUnused: method === "r2q" || values.symmetric,
-      reason: method === "r2q" ? "method r2q has no zero points" : "symmetric codes have no zero points",
+      isUnused: hasOnlyR2q || values.symmetric,
+      reason: hasOnlyR2q ? "method r2q has no zero points" : "symmetric codes have no zero points",
     },
     {
       key: "super_group_size",
@@ -250,3 +231,12 @@ function listUnused(config: ResolvedConfig, method: MethodName): NotApplied[] {
     .filter(({ key, isUnused }) => isUnused && isExplicit(config, key))
     .map(({ key, reason }) => ({ setting: key, reason }));
 }
+
+/** Settings of the sequence of timestep groups. */
+const TIME_KEYS: readonly ConfigKey[] = [
+  "thermodynamic.validation.smoothness_threshold",
+  "thermodynamic.boundary_smoothing.window",
+  "thermodynamic.boundary_smoothing.interpolation",
+  "thermodynamic.transition_optimization.enabled",
+  "thermodynamic.transition_optimization.weight",
+];

@@ -3,6 +3,7 @@
  * by the workers in any order, and written in order.
  */
 import { closeSync, openSync } from "node:fs";
+import type { Statistics } from "../calibration/statistics.js";
 import type { ProgressMeter } from "../engine/meter.js";
 import { Queue } from "../engine/queue.js";
 import type { Session } from "../engine/session.js";
@@ -16,16 +17,14 @@ import type { Component } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
 import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { bytesOf, floatsOf } from "../worker/parts.js";
+import type { PlannedActivations, TimeAxis } from "./activations.js";
+import { Factors } from "./factors.js";
 import { type Journal, replayLayer } from "./journal.js";
-import {
-  type LayerContext,
-  type LayerOutcome,
-  reportLayer,
-  type SettledLayer,
-  type StoredChunkOutput,
-  settleLayer,
-} from "./layer.js";
+import { type LayerOutcome, type QualityRule, reportLayer, type SettledLayer, settleLayer } from "./layer.js";
+import { layerCalibration } from "./layer-calibration.js";
+import type { LayerSource, StoredChunkOutput } from "./layer-chunks.js";
 import { type LayerMemory, layerMemory } from "./layer-layout.js";
+import { hasChoice } from "./layer-search.js";
 import type { LayerReport } from "./result.js";
 import { Spill } from "./spill.js";
 
@@ -39,8 +38,9 @@ export interface ComponentRun {
   readonly session: Session;
   readonly component: Component;
   readonly plan: ComponentPlan;
-  readonly minAccuracy: number;
-  readonly failFast: boolean;
+  /** What calibration found; null: there was none. */
+  readonly statistics: Statistics | null;
+  readonly quality: QualityRule;
   readonly onNonFinite: "error" | "keep";
   /** File to write; the caller renames it into place. */
   readonly outputPath: string;
@@ -55,6 +55,15 @@ export interface ComponentRun {
   readonly onLayer: ((layer: LayerReport) => void) | undefined;
 }
 
+export interface ComponentOutcome {
+  readonly layers: LayerReport[];
+  readonly byteLength: number;
+  readonly warnings: readonly string[];
+}
+
+/** What all layers of a run share. */
+type LayerContext = Omit<LayerSource, "layer" | "reservedBytes" | "heldAttempts" | "slabRows" | "sourceScales">;
+
 interface StartedLayer {
   readonly layer: LayerPlan;
   readonly outcome: Promise<LayerOutcome>;
@@ -66,7 +75,7 @@ interface StartedLayer {
  * @returns one report per tensor, in file order, and the length of the file
  * @throws any error of reading, quality or writing; the file is then incomplete and to be discarded
  */
-export async function quantizeComponent(run: ComponentRun): Promise<{ layers: LayerReport[]; byteLength: number }> {
+export async function quantizeComponent(run: ComponentRun): Promise<ComponentOutcome> {
   const { session, plan, signal } = run;
   const memory = plan.layers.map((layer) => fitLayer(session, layer));
   const files = run.component.files.map(({ path }) => ({ path, fd: openSync(path, "r") }));
@@ -76,8 +85,6 @@ export async function quantizeComponent(run: ComponentRun): Promise<{ layers: La
     signal,
     component: plan.component,
     files,
-    minAccuracy: run.minAccuracy,
-    failFast: run.failFast,
     onNonFinite: run.onNonFinite,
     openSpill: async () => {
       const spill = await Spill.create(run.spillPath());
@@ -86,25 +93,29 @@ export async function quantizeComponent(run: ComponentRun): Promise<{ layers: La
     },
     onBytes: (layer, byteCount) => run.meter.add(plan.component, layer, byteCount, 0),
   };
+  const factors = openFactors(run);
   const started = new Queue<StartedLayer>();
   // Only those still at work: a settled one would hold on to its chunks.
   const begun = new Set<Promise<unknown>>();
-  const produce = startLayers(run, context, memory, started, begun);
+  const produce = startLayers(run, context, factors, memory, started, begun);
   // Its failure is the writer's to report, which may still be opening the file when it comes.
   produce.catch(() => undefined);
   let output: OutputFile | null = null;
   try {
     output = await OutputFile.create(run.outputPath);
-    const reports = await writeLayers(run, started, output, produce);
-    return { layers: reports, byteLength: output.byteLength };
+    const { reports, warnings } = await writeLayers(run, factors, started, output, produce);
+    return { layers: reports, byteLength: output.byteLength, warnings };
   } catch (thrown) {
     run.abort(thrown);
     throw thrown;
   } finally {
     await Promise.allSettled([produce]);
     await Promise.allSettled(begun);
+    // Of layers that were begun and not written, threads may still read.
+    await session.settle(signal);
     for await (const { reservedBytes } of started) session.budget.release(reservedBytes);
     for (const spill of spills) await spill.remove();
+    await factors?.removeAll();
     // After an abort nobody waits for the disk: the file is closed when what is being written has been.
     const closed = output?.close();
     if (signal.aborted) closed?.catch(() => undefined);
@@ -117,23 +128,32 @@ export async function quantizeComponent(run: ComponentRun): Promise<{ layers: La
 async function startLayers(
   run: ComponentRun,
   context: LayerContext,
+  factors: Factors | null,
   memory: readonly LayerMemory[],
   started: Queue<StartedLayer>,
   begun: Set<Promise<unknown>>,
 ): Promise<void> {
   const { session, plan, signal, journal } = run;
+  const planned: PlannedActivations = new Map();
   try {
     for (const [index, layer] of plan.layers.entries()) {
       const { slabRows, chunkBufferBytes, plannedBufferBytes } = memory[index] as LayerMemory;
       const share = Math.floor(session.budget.capacity * MAX_LAYER_SHARE);
-      const reservedBytes = Math.max(chunkBufferBytes, Math.min(plannedBufferBytes, share));
+      // Of two attempts, the better is held while the next is made.
+      const heldAttempts = hasChoice(layer) ? 2 : 1;
+      const reservedBytes = Math.max(chunkBufferBytes, Math.min(heldAttempts * plannedBufferBytes, share));
       await session.budget.acquire(reservedBytes, signal);
       const { sourceScale } = layer.tensor;
       const outcome = (async () => {
         const journaled = journal?.layers[index];
         if (journal !== null && journaled !== undefined) return replayLayer(journal, journaled, session);
-        const scales = sourceScale === null ? null : await readSourceScales(run.component.files, sourceScale);
-        return settleLayer(context, layer, reservedBytes, slabRows, scales);
+        const sourceScales = sourceScale === null ? null : await readSourceScales(run.component.files, sourceScale);
+        const source: LayerSource = { ...context, layer, reservedBytes, heldAttempts, slabRows, sourceScales };
+        const statistics = layer.calibrated ? await run.statistics?.read(layer.tensor.name) : null;
+        if (factors === null || !run.statistics || !statistics) return settleLayer(source, run.quality, null);
+        const { input, bins } = run.statistics.info.time;
+        const time: TimeAxis = { input: input ?? "", bins, planned };
+        return settleLayer(source, run.quality, { calibration: layerCalibration(statistics), factors, time });
       })();
       // Failures are reported in the order of layers, by whoever writes them.
       const settled = outcome.then(
@@ -149,16 +169,26 @@ async function startLayers(
   }
 }
 
+/** Where factors of Hessians are kept, for layers that statistics know; null: there are no statistics. */
+function openFactors({ session, signal, plan, statistics, spillPath }: ComponentRun): Factors | null {
+  if (statistics === null || plan.calibration === null) return null;
+  const { layers } = statistics.info;
+  const values = plan.layers.map(({ tensor }) => layers[tensor.name]).filter((value) => value !== undefined);
+  return new Factors(session, signal, plan.calibration.gptq, spillPath, values);
+}
+
 async function writeLayers(
   run: ComponentRun,
+  factors: Factors | null,
   started: Queue<StartedLayer>,
   output: OutputFile,
   produce: Promise<void>,
-): Promise<LayerReport[]> {
+): Promise<{ reports: LayerReport[]; warnings: string[] }> {
   const { session, plan, journal, signal } = run;
   const write = async (bytes: Uint8Array) => void (await raceSignal(output.write(bytes), signal));
   const writer = await NativeWriter.open({ write }, run.metadata);
   const reports: LayerReport[] = [];
+  const warnings: string[] = [];
   try {
     for await (const { layer, outcome, reservedBytes } of started) {
       try {
@@ -173,10 +203,13 @@ async function writeLayers(
         if (isNew) await journal?.appendLayer(settled);
         const report = reportLayer(plan.component, layer, settled, sums);
         reports.push(report);
+        warnings.push(...settled.warnings);
         run.onLayer?.(report);
         run.meter.add(plan.component, layer.tensor.name, isNew ? 0 : layer.tensor.location.byteLength, 1);
       } finally {
         session.budget.release(reservedBytes);
+        // Its chunks may have been made as they were written.
+        await factors?.leave(run.statistics?.info.layers[layer.tensor.name]);
       }
     }
     await produce;
@@ -186,14 +219,19 @@ async function writeLayers(
     throw thrown;
   }
   await raceSignal(output.sync(), signal);
-  return reports;
+  return { reports, warnings };
 }
 
 /** A stored chunk as the row of the file that holds it. */
 export function nativeRow(
   plan: ComponentPlan,
   { tensor, storedDtype }: LayerPlan,
-  { spec }: SettledLayer,
+  {
+    spec,
+    timeAware,
+    spatial,
+    activationStats,
+  }: Pick<SettledLayer, "spec" | "timeAware" | "spatial" | "activationStats">,
   chunk: StoredChunkOutput,
 ): NativeRow {
   const { buffer, parts, sums } = chunk;
@@ -211,9 +249,10 @@ export function nativeRow(
     groupSize: spec?.groupSize ?? null,
     isDiffusionModel: true,
     modality: plan.modality,
-    timeAware: null,
-    spatial: null,
-    activationStats: null,
+    timeAware,
+    spatial:
+      spatial === null ? null : { ...spatial, equalizationScales: Float32Array.from(spatial.equalizationScales) },
+    activationStats,
     component: plan.component,
     method: spec?.method ?? null,
     storedDtype: spec === null ? storedDtype : null,

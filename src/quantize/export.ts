@@ -1,188 +1,216 @@
-/** A native file as plain weights: every tensor rebuilt, float ones as the type asked for, in a safetensors file. */
-import { basename } from "node:path";
+/** A native file in the formats of PyTorch: safetensors, plain or packed, alone or as the folder that a loader takes. */
+import { mkdir, readdir, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { ProgressMeter } from "../engine/meter.js";
-import type { ProgressListener } from "../engine/progress.js";
-import { runInOrder } from "../engine/queue.js";
 import type { Session } from "../engine/session.js";
+import { raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
-import { openNative } from "../formats/parquet/reader.js";
-import type { NativeRow } from "../formats/parquet/row.js";
+import { listNativeFiles } from "../formats/parquet/native-files.js";
+import { type NativeFile, openNative } from "../formats/parquet/reader.js";
 import { openSafetensors } from "../formats/safetensors/reader.js";
-import { layOutSafetensors, type OutputTensor, WRITER_KEY, WRITER_NAME } from "../formats/safetensors/writer.js";
-import { OutputFile, OutputTarget } from "../io/output.js";
-import { DTYPES, type Dtype, isFloat } from "../tensor/dtype.js";
-import { isKept, packKeptRow, packRow, type RowPlace, type RowRun, RowTracker } from "./stored-rows.js";
+import { WRITER_KEY, WRITER_NAME } from "../formats/safetensors/writer.js";
+import { copyFile } from "../io/copy.js";
+import { OutputFile, OutputTarget, writeError } from "../io/output.js";
+import type { ExportJob, ExportResult, PackedSummary } from "./export-job.js";
+import { type ExportPlan, type PlannedComponent, planExport } from "./export-plan.js";
+import { WeightFiles, writeTensors } from "./export-weights.js";
 
-export const EXPORT_DTYPES = ["F32", "F16", "BF16"] as const;
-export type ExportDtype = (typeof EXPORT_DTYPES)[number];
+const FILE_ENDING = ".safetensors";
 
-/** Rows are rebuilt this much at a time: a chunk of 4 MiB of 2-bit codes would be 64 MiB of float32. */
-const PIECE_BYTES = 4 * 1024 * 1024;
+/** Endings of files that somebody who names one does not mean a folder by. */
+const OTHER_ENDING = /\.(?:bin|ckpt|gguf|h5|json|msgpack|npz|onnx|parquet|pkl|pt|pth|zip)$/i;
 
-/** Pieces under way at once per thread: one at work, one being written. */
-const PIECES_PER_THREAD = 2;
-
-export interface ExportJob {
-  /** A native file. */
-  readonly input: string;
-  /** A `.safetensors` file. */
-  readonly output: string;
-  readonly dtype: ExportDtype;
-  readonly force?: boolean | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ProgressListener | undefined;
-}
-
-export interface ExportResult {
-  readonly output: string;
-  readonly tensors: number;
-  readonly bytesOut: number;
-  readonly seconds: number;
-  readonly warnings: readonly string[];
-}
+/** Rounding of scales above this is worth a warning: BF16's is at most this, F16's less unless it has no more bits. */
+const MAX_USUAL_ROUNDING = 2 ** -8;
 
 /**
- * Rebuilds a native file into safetensors.
- * @throws errors of reading the native file, E_OUTPUT, E_WRITE, the signal's reason
+ * Rebuilds a native file into a safetensors file, or into a folder in the place of the original's. Nothing is written
+ * before everything that can be refused has been looked at; the output appears whole or not at all.
+ * @throws errors of reading the native files and the original, E_MISMATCH where they differ, E_CONFLICT for flags or
+ *   layers that cannot be had together, E_NOTHING where `packed` finds no layer, E_OUTPUT, E_WRITE, the signal's reason
  */
 export async function exportNative(job: ExportJob, session: Session): Promise<ExportResult> {
   const startedAt = performance.now();
   using place = await session.jobs.enter(job.signal);
   const { signal, abort } = place;
-  if (!job.output.endsWith(".safetensors")) {
-    throw new ArrowQuantError("E_USAGE", `output ${job.output} does not end in .safetensors`, {
-      details: { output: job.output },
-    });
-  }
-  const native = await openNative(job.input);
+  checkJob(job);
+  const natives: NativeFile[] = [];
   try {
-    const tensors: OutputTensor[] = [];
-    for await (const row of native.rowHeaders()) {
-      if (row.chunkIndex > 0) continue;
-      tensors.push({ name: row.layerName, dtype: exportedDtype(row, job.dtype), shape: row.shape });
-    }
-    const layout = layOutSafetensors(tensors);
-    const target = await OutputTarget.prepare(job.output, {
-      kind: "file",
-      force: job.force ?? false,
-      inputs: [job.input],
-      isOurs: isExportOfOurs,
-    });
-    const meter = new ProgressMeter(
-      "export",
-      { layers: tensors.length, bytes: layout.byteLength },
-      job.onProgress,
-      abort,
-    );
-    let file: OutputFile | null = null;
+    const plan = await raceSignal(openAndPlan(job, natives), signal);
+    const target = await prepareTarget(job, plan);
+    // By component: two of them may have tensors of the same names.
+    const writers = plan.components.map((component) => openWeightFiles(component, target.temporaryPath));
+    const weightBytes = writers.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const textBytes = [...plan.texts.values()].reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+    const copiedBytes = plan.copied.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const tensorCount = plan.components.reduce((sum, { forms }) => sum + forms.size, 0);
+    const bytesOut = weightBytes + textBytes + copiedBytes;
+    const meter = new ProgressMeter("export", { layers: tensorCount, bytes: bytesOut }, job.onProgress, abort);
+    let scaleRounding = 0;
     try {
-      file = await OutputFile.create(target.temporaryPath);
-      await file.write(layout.header);
-      const tracker = new RowTracker();
-      for await (const row of native.rows({ reuseBuffers: true })) {
-        signal.throwIfAborted();
-        const place = tracker.place(row);
-        const dtype = exportedDtype(row, job.dtype);
-        const byteOffset = layout.byteOffsets.get(row.layerName) as number;
-        const rowBytes = (place.cols * DTYPES[dtype].bits) / 8;
-        const byteCount = await writeRow(
-          row,
-          place,
-          dtype,
-          file,
-          byteOffset + place.firstRow * rowBytes,
-          session,
-          signal,
-        );
-        meter.add(native.component, row.layerName, byteCount, row.chunkIndex === row.chunkCount - 1 ? 1 : 0);
+      if (plan.kind === "folder") await makeFolder(target.temporaryPath);
+      for (const [index, component] of plan.components.entries()) {
+        const files = writers[index] as WeightFiles;
+        scaleRounding = Math.max(scaleRounding, await writeTensors(component, files, { session, signal, meter }));
+        await files.finish();
       }
-      await file.sync();
-      await file.close();
-      await meter.finish(native.component, signal);
+      await writeRest(plan, target.temporaryPath, signal, meter);
+      await meter.finish(plan.components.at(-1)?.native.component ?? "", signal);
       await target.commit();
     } catch (thrown) {
       abort(thrown);
-      await file?.close();
+      for (const files of writers) await files.close();
       await target.discard();
       throw job.signal?.aborted ? job.signal.reason : signal.reason;
     }
+    const packed = job.packed ? summarizePacking(plan, scaleRounding) : null;
     return {
       output: target.path,
-      tensors: tensors.length,
-      bytesOut: layout.byteLength,
+      tensors: tensorCount,
+      bytesOut,
       seconds: (performance.now() - startedAt) / 1000,
-      warnings: session.warnings,
+      files: listWritten(plan, target.path),
+      leftOut: plan.leftOut,
+      packed,
+      warnings: [...session.warnings, ...plan.warnings, ...roundingWarnings(job, scaleRounding)],
     };
   } finally {
-    native.close();
+    for (const native of natives) native.close();
   }
 }
 
-interface PieceShape {
-  readonly rows: number;
-  readonly cols: number;
-  readonly slabRows: number;
-  readonly dtype: ExportDtype;
-  readonly output: ArrayBuffer;
+/** @throws E_USAGE, E_CONFLICT for what contradicts itself */
+function checkJob({ output, like, variant, packed, maxShardBytes }: ExportJob): void {
+  if (OTHER_ENDING.test(output)) {
+    throw new ArrowQuantError("E_USAGE", `output ${output} names a file that does not end in ${FILE_ENDING}`, {
+      hint: `name a ${FILE_ENDING} file, or a folder`,
+      details: { output },
+    });
+  }
+  const isFile = output.endsWith(FILE_ENDING);
+  const conflicts: readonly (readonly [boolean, string, string])[] = [
+    [isFile && like !== undefined, `--like makes a folder, output ${output} is a file`, "name a folder"],
+    [
+      isFile && packed === true,
+      `--packed makes a folder with a config.json, output ${output} is a file`,
+      "name a folder",
+    ],
+    [
+      isFile && maxShardBytes !== undefined,
+      `--max-shard-size is for folders, output ${output} is a file`,
+      "name a folder",
+    ],
+    [
+      like !== undefined && maxShardBytes !== undefined,
+      "--like gives the original's shards, --max-shard-size others",
+      "give one of them",
+    ],
+    [like === undefined && variant !== undefined, "--variant chooses among the weights of --like", "give --like too"],
+  ];
+  for (const [applies, message, hint] of conflicts) {
+    if (applies) throw new ArrowQuantError("E_CONFLICT", message, { hint, details: { output } });
+  }
 }
 
-/** Rebuilds a row of the file piece by piece, each written as soon as it is done. */
-async function writeRow(
-  row: NativeRow,
-  { rows, cols }: RowPlace,
-  dtype: Dtype,
-  file: OutputFile,
-  byteOffset: number,
-  session: Session,
-  signal: AbortSignal,
-): Promise<number> {
-  const { buffers, budget } = session;
-  const storedDtype = row.storedDtype ?? row.dtype;
-  if (isKept(row) && storedDtype === dtype) {
-    await file.writeAt(row.data, byteOffset);
-    return row.data.byteLength;
-  }
-  const rowBytes = (cols * DTYPES[dtype].bits) / 8;
-  const pieceRows = Math.max(1, Math.floor(PIECE_BYTES / Math.max(1, rowBytes)));
-  const slabRows = Math.max(1, Math.min(pieceRows, Math.floor(session.slabBytes / Math.max(1, rowBytes))));
-  const pieces = runInOrder(Math.ceil(rows / pieceRows), PIECES_PER_THREAD * session.threads, async (index) => {
-    const run = { firstRow: index * pieceRows, rows: Math.min(pieceRows, rows - index * pieceRows) };
-    const reserved = run.rows * rowBytes + Math.ceil((row.data.byteLength / rows) * run.rows);
-    if (reserved > budget.capacity) throw session.memoryError(`"${row.layerName}"`, 0, reserved - budget.capacity);
-    await budget.acquire(reserved, signal);
-    try {
-      const output = buffers.take(run.rows * rowBytes);
-      const shape = { rows: run.rows, cols, slabRows, dtype: dtype as ExportDtype, output };
-      const reply = isKept(row) ? await convert(shape, run) : await rebuild(shape, run);
-      await file.writeAt(new Uint8Array(reply.output, 0, reply.byteLength), byteOffset + run.firstRow * rowBytes);
-      buffers.give(reply.input);
-      buffers.give(reply.output);
-      return reply.byteLength;
-    } finally {
-      budget.release(reserved);
-    }
+async function openAndPlan(job: ExportJob, natives: NativeFile[]): Promise<ExportPlan> {
+  for (const path of await listNativeFiles(job.input)) natives.push(await openNative(path));
+  return planExport(job, natives);
+}
+
+async function prepareTarget(job: ExportJob, plan: ExportPlan): Promise<OutputTarget> {
+  const force = job.force ?? false;
+  if (plan.kind === "folder") await assertFolderFree(resolve(job.output), force, plan.inputs);
+  return OutputTarget.prepare(job.output, {
+    kind: plan.kind,
+    force,
+    inputs: plan.inputs,
+    isOurs: plan.kind === "folder" ? async () => true : isExportOfOurs,
   });
-  let byteCount = 0;
-  for await (const byteLength of pieces) byteCount += byteLength;
-  return byteCount;
+}
 
-  function convert(shape: PieceShape, run: RowRun) {
-    const storedRowBytes = (cols * DTYPES[storedDtype].bits) / 8;
-    const stored = { byteOffset: run.firstRow * storedRowBytes, byteLength: run.rows * storedRowBytes };
-    const input = packKeptRow(row, buffers, stored);
-    return session.run({ kind: "convert", ...shape, storedDtype, input }, [input, shape.output], signal);
+/** @throws E_OUTPUT */
+async function assertFolderFree(path: string, force: boolean, inputs: readonly string[]): Promise<void> {
+  const found = await stat(path).catch(() => null);
+  if (found === null) return;
+  const real = await realpath(path);
+  for (const input of inputs) {
+    const within = relative(real, await realpath(input));
+    if (within !== "" && (within === ".." || within.startsWith(`..${sep}`))) continue;
+    throw new ArrowQuantError("E_OUTPUT", `output ${path} holds what is read, ${input}`, {
+      hint: "choose another output",
+      details: { path, input },
+    });
   }
+  if (force) return;
+  if (!found.isDirectory()) {
+    throw new ArrowQuantError("E_OUTPUT", `output ${path} is a file, a folder is to be written`, {
+      hint: `choose another output, or name a ${FILE_ENDING} file`,
+      details: { path },
+    });
+  }
+  const entries = await readdir(path);
+  if (entries.length === 0) return;
+  // Most of its files are copies that bear no mark of ours.
+  throw new ArrowQuantError("E_OUTPUT", `output folder ${path} is not empty: ${entries.length} entries`, {
+    hint: "replace it with --force, or choose another output",
+    details: { path, entries: entries.length },
+  });
+}
 
-  function rebuild(shape: PieceShape, run: RowRun) {
-    const { buffer: input, parts, stored, equalizationScales } = packRow(row, buffers, run);
-    const task = { kind: "rebuild", ...shape, stored, parts, equalizationScales, input } as const;
-    return session.run(task, [input, shape.output], signal);
+function openWeightFiles({ folder, shards }: PlannedComponent, root: string): WeightFiles {
+  return new WeightFiles(shards.map(({ fileName, tensors }) => ({ path: join(root, folder, fileName), tensors })));
+}
+
+/** Everything but the weights. */
+async function writeRest(
+  { texts, copied }: ExportPlan,
+  root: string,
+  signal: AbortSignal,
+  meter: ProgressMeter,
+): Promise<void> {
+  for (const { from, to } of copied) {
+    signal.throwIfAborted();
+    await makeFolder(dirname(join(root, to)));
+    const [component = ""] = to.split(sep);
+    await copyFile(from, join(root, to), signal, (byteCount) => meter.add(component, "", byteCount, 0));
+  }
+  for (const [name, text] of texts) {
+    await makeFolder(dirname(join(root, name)));
+    const file = await OutputFile.create(join(root, name));
+    try {
+      await file.write(Buffer.from(text, "utf8"));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
   }
 }
 
-function exportedDtype(row: Pick<NativeRow, "quantType" | "storedDtype" | "dtype">, dtype: ExportDtype): Dtype {
-  const storedDtype = row.storedDtype ?? row.dtype;
-  return isKept(row) && !isFloat(storedDtype) ? storedDtype : dtype;
+async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true }).catch((thrown) => {
+    throw writeError(thrown, path);
+  });
+}
+
+function listWritten({ kind, components, texts, copied }: ExportPlan, path: string): string[] {
+  if (kind === "file") return [basename(path)];
+  const weights = components.flatMap(({ folder, shards }) => shards.map(({ fileName }) => join(folder, fileName)));
+  return [...weights, ...texts.keys(), ...copied.map(({ to }) => to)].sort();
+}
+
+function summarizePacking({ components }: ExportPlan, scaleRounding: number): PackedSummary {
+  const forms = components.flatMap((component) => [...component.forms.values()]);
+  return {
+    layers: forms.filter(({ kind }) => kind === "packed").length,
+    dequantized: components.flatMap(({ dequantized }) => dequantized),
+    scaleRounding,
+  };
+}
+
+function roundingWarnings({ dtype }: ExportJob, scaleRounding: number): string[] {
+  if (scaleRounding <= MAX_USUAL_ROUNDING) return [];
+  const percent = (100 * scaleRounding).toPrecision(2);
+  return [`scales are off by up to ${percent} % in ${dtype}, too small for it: bf16 or f32 hold them better`];
 }
 
 /** Whether a file bears the mark that exports carry in their metadata. */

@@ -14,13 +14,14 @@ import { writeError } from "../io/output.js";
 import type { ErrorSums } from "../tensor/metrics.js";
 import type { PartRanges } from "../worker/messages.js";
 import { checksumParts, partsEnd } from "../worker/parts.js";
-import type { LayerOutcome, SettledLayer, StoredChunkOutput } from "./layer.js";
+import type { LayerOutcome, SettledLayer } from "./layer.js";
+import type { StoredChunkOutput } from "./layer-chunks.js";
 
 /** Length of a record's JSON, as u32 little-endian. */
 const LENGTH_BYTES = 4;
 
-/** A record's JSON is a few hundred bytes; a longer one is not ours. */
-const MAX_RECORD_BYTES = 1024 * 1024;
+/** A record's JSON is at most some 20 bytes per input channel; a longer one is not ours. */
+const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 
 interface ChunkRecord {
   readonly chunkIndex: number;
@@ -116,9 +117,9 @@ export class Journal {
 
 /** A layer of the log as if it had just been settled. */
 export function replayLayer(journal: Journal, layer: JournaledLayer, session: Session): LayerOutcome {
-  const { spec, reason, fallbackFrom } = layer;
+  const { chunks: records, ...settled } = layer;
   const chunks = (async function* () {
-    for (const { byteOffset, byteLength, ...chunk } of layer.chunks) {
+    for (const { byteOffset, byteLength, ...chunk } of records) {
       const buffer = session.buffers.take(byteLength);
       await journal.readChunk(new Uint8Array(buffer, 0, byteLength), byteOffset);
       if (checksumParts(buffer, chunk.parts) !== chunk.crc32) {
@@ -129,7 +130,7 @@ export function replayLayer(journal: Journal, layer: JournaledLayer, session: Se
       yield { ...chunk, buffer };
     }
   })();
-  return { settled: { spec, reason, fallbackFrom }, chunks };
+  return { settled, chunks };
 }
 
 /** Whole layers of a log, and where the last of them ends; nothing where the log is of another run. */

@@ -1,6 +1,9 @@
 /** How a layer is cut into chunks and slabs, and what memory each way of storing it takes. */
-import { ChunkQuantizer } from "../kernels/chunk-quantizer.js";
+import { MAX_HELD_BACK_ROWS } from "../calibration/statistics-info.js";
+import { type ChunkExtent, ChunkQuantizer } from "../kernels/chunk-quantizer.js";
+import { ColumnMaxima } from "../kernels/column-maxima.js";
 import { Converter } from "../kernels/converter.js";
+import { HessianFactor } from "../kernels/factor.js";
 import { nextSpec } from "../plan/fallback.js";
 import type { LayerPlan } from "../plan/plan.js";
 import { DTYPES, type Dtype } from "../tensor/dtype.js";
@@ -93,6 +96,17 @@ export interface LayerMemory {
   readonly plannedBufferBytes: number;
 }
 
+/** What calibration adds to a chunk of the layer, at most. */
+function calibratedExtent(layer: LayerPlan, spec: QuantSpec, cols: number): Partial<ChunkExtent> {
+  if (!layer.calibrated) return {};
+  return {
+    importance: { length: cols },
+    ...(layer.spatial === null ? {} : { equalizationScales: { length: cols } }),
+    ...(findMethod(spec.method).needs === "hessian" ? { hessian: {} } : {}),
+    heldBack: { rowCount: MAX_HELD_BACK_ROWS, activations: layer.activations },
+  };
+}
+
 /** What a layer needs, with slabs of `slabBytes` or one row. */
 export function layerMemory(layer: LayerPlan, slabBytes: number): LayerMemory {
   const { tensor, spec } = layer;
@@ -107,18 +121,24 @@ export function layerMemory(layer: LayerPlan, slabBytes: number): LayerMemory {
       sourceScale === null ? 0 : Converter.bytesNeeded({ ...conversion, sourceScale: sourceScale.per });
     return { slabRows, arenaBytes, chunkBufferBytes: kept.chunkBufferBytes, plannedBufferBytes: kept.totalBufferBytes };
   }
-  const chain = specChain(spec);
+  const chain = [spec, ...layer.candidates].flatMap(specChain);
   const grids = chain.map((each) => quantizedGrid(tensor.shape, each));
+  const source = {
+    cols,
+    dtype: tensor.dtype,
+    sourceScale: tensor.sourceScale === null ? "none" : tensor.sourceScale.per,
+  } as const;
   const arenas = chain.map((each, index) => {
     const grid = grids[index] as ChunkGrid;
     return ChunkQuantizer.bytesNeeded(findMethod(each.method), each, {
+      ...source,
       rows: Math.min(grid.rows, grid.rowsPerChunk),
-      cols,
       slabRows: Math.min(slabRows, grid.rows),
-      dtype: tensor.dtype,
-      sourceScale: tensor.sourceScale === null ? "none" : tensor.sourceScale.per,
+      ...calibratedExtent(layer, each, cols),
     });
   });
+  if (chain.some(({ method }) => findMethod(method).needs === "hessian")) arenas.push(HessianFactor.bytesNeeded(cols));
+  if (layer.spatial !== null) arenas.push(ColumnMaxima.bytesNeeded({ ...source, slabRows }));
   return {
     slabRows,
     arenaBytes: Math.max(...arenas),

@@ -2,53 +2,52 @@
  * One layer from source to stored chunks: quantized, measured, and where it is not good enough quantized again
  * with more bits, until it is or stays as it was (fallback 2 → 4 → 8 → kept).
  */
-
-import { runInOrder } from "../engine/queue.js";
-import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
+import type { ActivationStats, SpatialQuant, TimeAwareQuant } from "../formats/parquet/row.js";
 import { nextSpec } from "../plan/fallback.js";
 import type { LayerPlan } from "../plan/plan.js";
-import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { countElements, type QuantSpec } from "../tensor/layout.js";
-import { addSums, deriveMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
-import type { NonFiniteWeight, PartRanges, SourceRows } from "../worker/messages.js";
-import { partsEnd } from "../worker/parts.js";
-import { type ChunkGrid, keptGrid, quantizedBufferBytes, quantizedGrid, rowsOfChunk } from "./layer-layout.js";
+import { deriveMetrics, deriveOutputMetrics, type ErrorSums, type OutputSums } from "../tensor/metrics.js";
+import type { NonFiniteWeight } from "../worker/messages.js";
+import { describeActivations } from "./activations.js";
+import {
+  type Attempt,
+  keepChunks,
+  type LayerSource,
+  measureLayer,
+  type StoredChunkOutput,
+  streamLayer,
+} from "./layer-chunks.js";
+import { keptGrid, quantizedGrid } from "./layer-layout.js";
+import {
+  hasChoice,
+  type LayerKnowledge,
+  type LayerTrial,
+  type LayerVariant,
+  prepareVariant,
+  searchLayer,
+} from "./layer-search.js";
 import type { LayerReport } from "./result.js";
-import type { Spill } from "./spill.js";
 
-/** What all layers of a component's run share. */
-export interface LayerContext {
-  readonly session: Session;
-  readonly signal: AbortSignal;
-  readonly component: string;
-  /** Open file descriptors and paths, by index of the component's files. */
-  readonly files: readonly { readonly fd: number; readonly path: string }[];
+/** What is asked of a layer's quality. */
+export interface QualityRule {
   readonly minAccuracy: number;
   readonly failFast: boolean;
-  readonly onNonFinite: "error" | "keep";
-  readonly openSpill: () => Promise<Spill>;
-  /** Tells the meter of source bytes done. */
-  readonly onBytes: (layer: string, byteCount: number) => void;
 }
 
-/** One chunk as it goes into the file. `buffer` is the session's again once the chunk is written. */
-export interface StoredChunkOutput {
-  readonly chunkIndex: number;
-  readonly chunkCount: number;
-  readonly buffer: ArrayBuffer;
-  readonly parts: PartRanges;
-  readonly crc32: number;
-  /** null when kept. */
-  readonly sums: ErrorSums | null;
-}
-
-/** How a layer is stored, and why. */
+/** How a layer is stored, and why. Plain data: a resumed run reads it from JSON. */
 export interface SettledLayer {
   /** null: kept, as the plan's `storedDtype`. */
   readonly spec: QuantSpec | null;
   readonly reason: string;
   readonly fallbackFrom: LayerReport["fallbackFrom"];
+  readonly spatial: (Omit<SpatialQuant, "equalizationScales"> & { readonly equalizationScales: number[] }) | null;
+  readonly timeAware: TimeAwareQuant | null;
+  readonly activationStats: ActivationStats | null;
+  /** Of the layer's output on held-back rows; null where it was not measured. */
+  readonly outputSums: OutputSums | null;
+  readonly trials: readonly LayerTrial[];
+  readonly warnings: readonly string[];
 }
 
 /** A settled layer with its chunks, which are produced as they are asked for. */
@@ -57,204 +56,182 @@ export interface LayerOutcome {
   readonly chunks: AsyncIterable<StoredChunkOutput>;
 }
 
-interface Attempt {
-  readonly sums: ErrorSums;
-  readonly nonFinite: NonFiniteWeight | null;
-  readonly chunks: AsyncIterable<StoredChunkOutput>;
-  discard(): Promise<void>;
+/** One width's best attempt. */
+interface WidthOutcome {
+  readonly variant: LayerVariant;
+  readonly attempt: Attempt;
+  readonly trials: readonly LayerTrial[];
+  readonly notes: readonly string[];
 }
 
 /**
  * Settles how a layer is stored.
- *
- * @param reservedBytes what the caller holds of the session's budget for this layer's buffers
- * @param slabRows rows a worker reads at a time
- * @param sourceScales values of the tensor's source scale, where it has one
+ * @param knowledge what calibration knows of the layer; null: nothing
  * @throws E_NONFINITE, E_QUALITY (with `failFast`), errors of reading, the signal's reason
  */
 export async function settleLayer(
-  context: LayerContext,
-  layer: LayerPlan,
-  reservedBytes: number,
-  slabRows: number,
-  sourceScales: Float32Array | null,
+  source: LayerSource,
+  quality: QualityRule,
+  knowledge: LayerKnowledge | null,
 ): Promise<LayerOutcome> {
-  const source: LayerSource = { context, layer, reservedBytes, slabRows, sourceScales };
+  const { layer } = source;
   if (layer.spec === null) return keptOutcome(source, layer.reason, []);
-  const measures = context.minAccuracy > 0 && !layer.pinned;
+  const measures = quality.minAccuracy > 0 && !layer.pinned;
   // Nothing can change what is stored: chunks go out as they come.
-  if (!measures && context.onNonFinite === "error") return streamedOutcome(source, layer.spec);
-
+  if (!measures && source.onNonFinite === "error" && !hasChoice(layer)) {
+    const streamed = await streamedOutcome(source, layer.spec, knowledge);
+    if (streamed !== null) return streamed;
+  }
   const tried: { quantType: string; cosineSimilarity: number }[] = [];
-  let countsBytes = true;
-  for (let spec: QuantSpec | null = layer.spec; spec !== null; spec = nextSpec(spec)) {
-    const attempt = await measureLayer(source, spec, countsBytes);
-    countsBytes = false;
-    if (attempt.nonFinite !== null) {
-      await attempt.discard();
-      const { row, col, value } = attempt.nonFinite;
-      return keptOutcome(source, `keep: weight at row ${row}, column ${col} is ${value} (on_nonfinite keep)`, tried);
+  const first = layer.candidates.length === 0 ? [layer.spec] : layer.candidates;
+  for (let specs = first; specs.length > 0; specs = widenSpecs(specs)) {
+    const best = await settleWidth(source, knowledge, specs, tried.length === 0);
+    const { spec } = best.variant;
+    const { nonFinite } = best.attempt;
+    if (nonFinite !== null) {
+      await best.attempt.discard();
+      return keptOutcome(source, nonFiniteReason(nonFinite), tried);
     }
-    const { cosineSimilarity } = deriveMetrics(attempt.sums);
-    if (!measures || cosineSimilarity >= context.minAccuracy) {
-      return quantizedOutcome(source, spec, attempt.chunks, tried);
-    }
-    await attempt.discard();
-    if (context.failFast) throw qualityError(source, spec, cosineSimilarity);
+    const cosineSimilarity = accuracyOf(best.attempt);
+    if (!measures || cosineSimilarity >= quality.minAccuracy) return quantizedOutcome(source, knowledge, best, tried);
+    await best.attempt.discard();
+    if (quality.failFast) throw qualityError(source, best, cosineSimilarity, quality.minAccuracy);
     tried.push({ quantType: `int${spec.bits}`, cosineSimilarity });
   }
-  return keptOutcome(source, `keep: below min_accuracy ${context.minAccuracy} at every width`, tried);
+  return keptOutcome(source, `keep: below min_accuracy ${quality.minAccuracy} at every width`, tried);
 }
 
-interface LayerSource {
-  readonly context: LayerContext;
-  readonly layer: LayerPlan;
-  readonly reservedBytes: number;
-  readonly slabRows: number;
-  readonly sourceScales: Float32Array | null;
-}
-
-/** Quantizes all chunks and holds them, in memory where they fit what is reserved, else in a spill file. */
-async function measureLayer(source: LayerSource, spec: QuantSpec, countsBytes: boolean): Promise<Attempt> {
-  const { context, layer, reservedBytes } = source;
-  const grid = quantizedGrid(layer.tensor.shape, spec);
-  const fits = grid.totalBufferBytes <= reservedBytes;
-  const spill = fits ? null : await context.openSpill();
-  const held: StoredChunkOutput[] = [];
-  const spilled: { byteOffset: number; chunk: StoredChunkOutput }[] = [];
-  const discard = async () => {
-    for (const chunk of held) context.session.buffers.give(chunk.buffer);
-    await spill?.remove();
-  };
-  const sums = zeroSums();
-  try {
-    for await (const { chunk, nonFinite } of quantizeChunks(source, spec, grid, countsBytes)) {
-      if (nonFinite !== null) return { sums, nonFinite, chunks: toAsync([]), discard };
-      addSums(sums, chunk.sums as ErrorSums);
-      if (spill === null) {
-        held.push(chunk);
-      } else {
-        spilled.push({ byteOffset: await spill.append(new Uint8Array(chunk.buffer, 0, partsEnd(chunk.parts))), chunk });
-        context.session.buffers.give(chunk.buffer);
-      }
-    }
-  } catch (thrown) {
-    await discard();
-    throw thrown;
+/** The best of `specs`, all of one width. */
+async function settleWidth(
+  source: LayerSource,
+  knowledge: LayerKnowledge | null,
+  specs: readonly QuantSpec[],
+  countsBytes: boolean,
+): Promise<WidthOutcome> {
+  if (knowledge !== null) {
+    const found = await searchLayer(source, knowledge, specs, countsBytes);
+    if (found !== null) return found;
   }
-  const chunks = spill === null ? toAsync(held) : readSpill(context.session, spill, spilled);
-  return { sums, nonFinite: null, chunks, discard };
-}
-
-async function* readSpill(
-  session: Session,
-  spill: Spill,
-  spilled: readonly { readonly byteOffset: number; readonly chunk: StoredChunkOutput }[],
-): AsyncGenerator<StoredChunkOutput> {
-  try {
-    for (const { byteOffset, chunk } of spilled) {
-      const byteLength = partsEnd(chunk.parts);
-      const buffer = session.buffers.take(byteLength);
-      await spill.read(new Uint8Array(buffer, 0, byteLength), byteOffset);
-      yield { ...chunk, buffer };
-    }
-  } finally {
-    await spill.remove();
+  // Every candidate needed a Hessian that there is none of, or that cannot be factored.
+  const spec = withoutHessian(specs[0] as QuantSpec);
+  const reason = `, ${spec.method} as the Hessian is not positive definite`;
+  if (knowledge === null || spec === specs[0]) {
+    const attempt = await measureLayer(source, spec, null, countsBytes);
+    return { variant: { spec, equalization: null, activations: null }, attempt, trials: [], notes: [] };
   }
+  const found = (await searchLayer(source, knowledge, [spec], countsBytes)) as WidthOutcome;
+  return { ...found, notes: [...found.notes, reason.slice(2)] };
 }
 
-/** Chunks of a quantized layer in order, as many at work at once as the reserved bytes allow. */
-function quantizeChunks(
+/** What stands in for gptq where there is no Hessian to use. */
+function withoutHessian(spec: QuantSpec): QuantSpec {
+  return spec.method === "gptq" ? { ...spec, method: spec.symmetric ? "rtn" : "hqq" } : spec;
+}
+
+/** Cosine similarity of the layer's output on held-back rows where it was measured, else of its weights. */
+function accuracyOf({ sums, outputSums }: Attempt): number {
+  return outputSums === null ? deriveMetrics(sums).cosineSimilarity : deriveOutputMetrics(outputSums).cosineSimilarity;
+}
+
+/** The specs one width up, each once. */
+function widenSpecs(specs: readonly QuantSpec[]): QuantSpec[] {
+  const wider = specs.map(nextSpec).filter((spec) => spec !== null);
+  return wider.filter((spec, index) => wider.findIndex(({ method }) => method === spec.method) === index);
+}
+
+/** null: the layer's Hessian cannot be used. */
+async function streamedOutcome(
   source: LayerSource,
   spec: QuantSpec,
-  grid: ChunkGrid,
-  countsBytes: boolean,
-): AsyncGenerator<{ chunk: StoredChunkOutput; nonFinite: NonFiniteWeight | null }> {
-  const { context, layer, slabRows } = source;
-  const { session, signal } = context;
-  const window = Math.max(1, Math.floor(source.reservedBytes / grid.chunkBufferBytes));
-  const replies = runInOrder(grid.chunkCount, window, async (chunkIndex) => {
-    const rows = rowsOfChunk(grid, chunkIndex);
-    const output = session.buffers.take(quantizedBufferBytes(rows, grid.cols, spec));
-    const task = {
-      kind: "quantize",
-      source: sourceRows(source, grid, chunkIndex),
-      spec,
-      slabRows: Math.min(slabRows, rows),
-      output,
-    } as const;
-    return session.run(task, [output], signal);
-  });
-  return (async function* () {
-    let chunkIndex = 0;
-    for await (const { output, parts, sums, crc32, nonFinite } of replies) {
-      if (nonFinite !== null && context.onNonFinite === "error") throw nonFiniteError(source, nonFinite);
-      if (countsBytes) context.onBytes(layer.tensor.name, chunkSourceBytes(source, grid, chunkIndex));
-      const chunk = { chunkIndex, chunkCount: grid.chunkCount, buffer: output, parts, crc32, sums };
-      yield { chunk, nonFinite };
-      chunkIndex += 1;
-    }
-  })();
-}
-
-/** Chunks of a kept layer in order: the source's bytes, or float32 where a source scale applies. */
-function keepChunks(source: LayerSource, countsBytes: boolean): AsyncGenerator<StoredChunkOutput> {
-  const { context, layer, slabRows } = source;
-  const { session, signal } = context;
-  const grid = keptGrid(layer.tensor.shape, layer.storedDtype);
-  const window = Math.max(1, Math.floor(source.reservedBytes / Math.max(1, grid.chunkBufferBytes)));
-  const replies = runInOrder(grid.chunkCount, window, async (chunkIndex) => {
-    const rows = rowsOfChunk(grid, chunkIndex);
-    const output = session.buffers.take(Math.max(1, keptBytes(grid, rows, layer.storedDtype)));
-    const task = {
-      kind: "keep",
-      source: sourceRows(source, grid, chunkIndex),
-      storedDtype: layer.storedDtype,
-      slabRows: Math.max(1, Math.min(slabRows, rows)),
-      output,
-    } as const;
-    return session.run(task, [output], signal);
-  });
-  return (async function* () {
-    let chunkIndex = 0;
-    for await (const { output, byteLength, crc32 } of replies) {
-      if (countsBytes) context.onBytes(layer.tensor.name, chunkSourceBytes(source, grid, chunkIndex));
-      const parts = { data: { byteOffset: 0, byteLength } };
-      yield { chunkIndex, chunkCount: grid.chunkCount, buffer: output, parts, crc32, sums: null };
-      chunkIndex += 1;
-    }
-  })();
-}
-
-function streamedOutcome(source: LayerSource, spec: QuantSpec): LayerOutcome {
-  const quantized = quantizeChunks(source, spec, quantizedGrid(source.layer.tensor.shape, spec), true);
-  const chunks = (async function* () {
-    for await (const { chunk } of quantized) yield chunk;
-  })();
-  return quantizedOutcome(source, spec, chunks, []);
+  knowledge: LayerKnowledge | null,
+): Promise<LayerOutcome | null> {
+  if (knowledge === null) {
+    return { settled: settled(source, spec, null, null, null), chunks: streamLayer(source, spec, null) };
+  }
+  const prepared = await prepareVariant(source, knowledge, spec, null, false);
+  if (prepared === null) return null;
+  const { variant, calibration } = prepared;
+  return {
+    settled: settled(source, spec, knowledge, variant, null),
+    chunks: streamLayer(source, spec, calibration),
+  };
 }
 
 function quantizedOutcome(
   source: LayerSource,
-  spec: QuantSpec,
-  chunks: AsyncIterable<StoredChunkOutput>,
+  knowledge: LayerKnowledge | null,
+  best: WidthOutcome,
   fallbackFrom: LayerReport["fallbackFrom"],
 ): LayerOutcome {
+  const { variant, attempt } = best;
+  return {
+    settled: settled(source, variant.spec, knowledge, variant, best, fallbackFrom),
+    chunks: attempt.chunks,
+  };
+}
+
+function settled(
+  { layer }: LayerSource,
+  spec: QuantSpec,
+  knowledge: LayerKnowledge | null,
+  variant: LayerVariant | null,
+  best: WidthOutcome | null,
+  fallbackFrom: LayerReport["fallbackFrom"] = [],
+): SettledLayer {
   const fallback = fallbackFrom.length === 0 ? "" : `, fell back to ${spec.bits} bits (min_accuracy)`;
-  return { settled: { spec, reason: source.layer.reason + fallback, fallbackFrom }, chunks };
+  const notes = best === null || best.notes.length === 0 ? "" : `, ${best.notes.join(", ")}`;
+  const equalization = variant?.equalization ?? null;
+  const activations = variant?.activations ?? null;
+  return {
+    spec,
+    reason: layer.reason + fallback + notes,
+    fallbackFrom,
+    spatial:
+      equalization === null
+        ? null
+        : {
+            enabled: true,
+            channelEqualization: true,
+            activationSmoothing: equalization.alpha,
+            equalizationScales: [...equalization.scales],
+          },
+    timeAware: activations?.timeAware ?? null,
+    activationStats: knowledge?.calibration.activationStats ?? null,
+    outputSums: best?.attempt.outputSums ?? null,
+    trials: best?.trials ?? [],
+    warnings: activations === null ? [] : describeActivations(layer.tensor.name, activations),
+  };
 }
 
 function keptOutcome(source: LayerSource, reason: string, fallbackFrom: LayerReport["fallbackFrom"]): LayerOutcome {
-  return { settled: { spec: null, reason, fallbackFrom }, chunks: keepChunks(source, source.layer.spec === null) };
+  return {
+    settled: {
+      spec: null,
+      reason,
+      fallbackFrom,
+      spatial: null,
+      timeAware: null,
+      activationStats: null,
+      outputSums: null,
+      trials: [],
+      warnings: [],
+    },
+    chunks: keepChunks(source, source.layer.spec === null),
+  };
+}
+
+function nonFiniteReason({ row, col, value }: NonFiniteWeight): string {
+  return `keep: weight at row ${row}, column ${col} is ${value} (on_nonfinite keep)`;
 }
 
 /** @param sums over all chunks; of no meaning where the layer is kept */
 export function reportLayer(
   component: string,
   { tensor, storedDtype }: LayerPlan,
-  { spec, reason, fallbackFrom }: SettledLayer,
+  layer: SettledLayer,
   sums: ErrorSums,
 ): LayerReport {
+  const { spec, reason, fallbackFrom, spatial, timeAware, outputSums, trials } = layer;
   const grid = spec === null ? keptGrid(tensor.shape, storedDtype) : quantizedGrid(tensor.shape, spec);
   return {
     name: tensor.name,
@@ -270,60 +247,27 @@ export function reportLayer(
     bytesIn: tensor.location.byteLength,
     bytesOut: grid.storedBytes,
     metrics: spec === null ? null : deriveMetrics(sums),
+    output: outputSums === null ? null : deriveOutputMetrics(outputSums),
+    smoothing: spatial === null ? null : spatial.activationSmoothing,
+    timeGroups: timeAware === null ? null : timeAware.numTimeGroups,
+    trials,
   };
 }
 
-function sourceRows(source: LayerSource, grid: ChunkGrid, chunkIndex: number): SourceRows {
-  const { context, layer, sourceScales } = source;
-  const { tensor } = layer;
-  const file = context.files[tensor.location.file] as { fd: number; path: string };
-  const firstRow = chunkIndex * grid.rowsPerChunk;
-  const rows = rowsOfChunk(grid, chunkIndex);
-  return {
-    fd: file.fd,
-    path: file.path,
-    tensorName: tensor.name,
-    byteOffset: tensor.location.byteOffset + (firstRow * grid.cols * DTYPES[tensor.dtype].bits) / 8,
-    dtype: tensor.dtype,
-    rows,
-    cols: grid.cols,
-    firstRow,
-    scales:
-      sourceScales === null || tensor.sourceScale?.per === "tensor"
-        ? sourceScales
-        : sourceScales.slice(firstRow, firstRow + rows),
-  };
-}
-
-function chunkSourceBytes(source: LayerSource, grid: ChunkGrid, chunkIndex: number): number {
-  return (rowsOfChunk(grid, chunkIndex) * grid.cols * DTYPES[source.layer.tensor.dtype].bits) / 8;
-}
-
-function keptBytes(grid: ChunkGrid, rows: number, dtype: Dtype): number {
-  return (rows * grid.cols * DTYPES[dtype].bits) / 8;
-}
-
-async function* toAsync<T>(items: readonly T[]): AsyncGenerator<T> {
-  yield* items;
-}
-
-function nonFiniteError(source: LayerSource, { row, col, value }: NonFiniteWeight): ArrowQuantError {
+function qualityError(
+  source: LayerSource,
+  { variant: { spec }, attempt }: WidthOutcome,
+  cosineSimilarity: number,
+  minAccuracy: number,
+): ArrowQuantError {
   const { name } = source.layer.tensor;
-  return new ArrowQuantError("E_NONFINITE", `"${name}" is ${value} at row ${row}, column ${col}`, {
-    hint: "keep such layers unquantized with --on-nonfinite keep",
-    details: { tensor: name, component: source.context.component, row, col, value: String(value) },
-  });
-}
-
-function qualityError(source: LayerSource, spec: QuantSpec, cosineSimilarity: number): ArrowQuantError {
-  const { name } = source.layer.tensor;
-  const { minAccuracy } = source.context;
+  const what = attempt.outputSums === null ? "cosine similarity" : "cosine similarity of its output";
   return new ArrowQuantError(
     "E_QUALITY",
-    `"${name}" has a cosine similarity of ${cosineSimilarity.toFixed(4)} at ${spec.bits} bits, least is ${minAccuracy}`,
+    `"${name}" has a ${what} of ${cosineSimilarity.toFixed(4)} at ${spec.bits} bits, least is ${minAccuracy}`,
     {
       hint: "drop --fail-fast to fall back to more bits for this layer alone, or lower --min-accuracy",
-      details: { tensor: name, component: source.context.component, bits: spec.bits, cosineSimilarity, minAccuracy },
+      details: { tensor: name, component: source.component, bits: spec.bits, cosineSimilarity, minAccuracy },
     },
   );
 }

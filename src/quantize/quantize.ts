@@ -1,8 +1,10 @@
 /** A model start to end: open by headers, plan, quantize every component, put the output in place. */
 import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import type { Statistics } from "../calibration/statistics.js";
 import type { ResolvedConfig } from "../config/config.js";
 import { resolveConfig } from "../config/resolve.js";
+import type { Job } from "../engine/jobs.js";
 import { ProgressMeter } from "../engine/meter.js";
 import type { Session } from "../engine/session.js";
 import { raceSignal } from "../engine/signal.js";
@@ -19,7 +21,9 @@ import type { Component, Model } from "../tensor/info.js";
 import { fitLayer, quantizeComponent } from "./component.js";
 import { Journal } from "./journal.js";
 import { nativeMetadata } from "./metadata.js";
-import type { LayerReport, QuantizeJob, QuantizePlan, QuantizeResult } from "./result.js";
+import { obtainStatistics } from "./obtain-statistics.js";
+import { planCalibrationOf } from "./plan-calibration.js";
+import type { LayerReport, PlanJob, QuantizeJob, QuantizePlan, QuantizeResult } from "./result.js";
 import { summarizeLayers } from "./summary.js";
 
 /** Ending of native files. */
@@ -36,14 +40,18 @@ interface PreparedModel {
   readonly model: Model;
   readonly config: ResolvedConfig;
   readonly plan: QuantizePlan;
+  /** null: the configuration names no calibration. */
+  readonly statistics: Statistics | null;
 }
 
 /**
- * What `quantizeModel` would do, from headers alone.
+ * What `quantizeModel` would do, from headers and, where the configuration names a calibration, its statistics: they
+ * are taken now and kept, so that the quantization finds them.
  * @throws errors of the input (exit 3) and of the configuration (exit 2)
  */
-export async function planModel(job: Pick<QuantizeJob, "input" | "config">): Promise<QuantizePlan> {
-  return (await prepareModel(job)).plan;
+export async function planModel(job: PlanJob, session: Session): Promise<QuantizePlan> {
+  using place = await session.jobs.enter(job.signal);
+  return (await prepareModel(job, session, place)).plan;
 }
 
 /**
@@ -58,7 +66,7 @@ export async function quantizeModel(
   using place = await session.jobs.enter(job.signal);
   const { signal, abort } = place;
   const startedAt = performance.now();
-  const { model, config, plan } = await raceSignal(prepareModel(job), signal);
+  const { model, config, plan, statistics } = await prepareModel(job, session, place);
   const isFolder = plan.components.length > 1;
   checkOutputName(job.output, plan.components);
   session.assertTensorsFit(plan.components.reduce((sum, { layers }) => sum + layers.length, 0));
@@ -80,6 +88,7 @@ export async function quantizeModel(
   const resumeFolder = `${target.path}.arrowquant-resume`;
   let layers: LayerReport[] = [];
   const fingerprints: Record<string, string> = {};
+  const warnings: string[] = [];
   let bytesOut = 0;
   try {
     if (isFolder) await mkdir(target.temporaryPath);
@@ -96,8 +105,8 @@ export async function quantizeModel(
         session,
         component,
         plan: componentPlan,
-        minAccuracy: config.values.min_accuracy,
-        failFast: config.values.fail_fast,
+        statistics: statistics !== null && statistics.info.component === component.name ? statistics : null,
+        quality: { minAccuracy: config.values.min_accuracy, failFast: config.values.fail_fast },
         onNonFinite: config.values.on_nonfinite,
         outputPath: isFolder ? join(target.temporaryPath, component.name + NATIVE_ENDING) : target.temporaryPath,
         metadata,
@@ -110,6 +119,7 @@ export async function quantizeModel(
       });
       await assertUnchanged(component.files);
       layers = layers.concat(written.layers);
+      warnings.push(...written.warnings);
       bytesOut += written.byteLength;
     }
     signal.throwIfAborted();
@@ -127,30 +137,38 @@ export async function quantizeModel(
     plan,
     summary: summarizeLayers(layers, bytesOut, (performance.now() - startedAt) / 1000),
     layers,
-    warnings: [...session.warnings, ...plan.warnings, ...plan.components.flatMap(({ warnings }) => warnings)],
+    warnings: [
+      ...session.warnings,
+      ...plan.warnings,
+      ...plan.components.flatMap((component) => component.warnings),
+      ...warnings,
+    ],
     fingerprints,
   };
 }
 
-async function prepareModel(job: Pick<QuantizeJob, "input" | "config">): Promise<PreparedModel> {
-  const config = await resolveJob(job.config);
+async function prepareModel(job: PlanJob, session: Session, place: Job): Promise<PreparedModel> {
+  const { signal } = place;
+  const config = await raceSignal(resolveJob(job.config), signal);
   const { variant, components } = config.values;
-  const model = await openModel(job.input, {
+  const opening = openModel(job.input, {
     ...(variant === null ? {} : { variant }),
     ...(components === null ? {} : { components }),
   });
+  const model = await raceSignal(opening, signal);
+  const calibrated = await obtainStatistics(job, model, config, session, place);
   const plans = planComponents({
     components: model.components,
     pipelineClassName: model.pipelineClassName,
     config,
-    calibration: null,
+    calibration: calibrated === null ? null : planCalibrationOf(calibrated.statistics),
   });
   const sizes = estimateSizes(plans);
   const plan: QuantizePlan = {
     input: job.input,
     format: model.format,
     components: plans,
-    warnings: model.warnings,
+    warnings: [...model.warnings, ...(calibrated?.warnings ?? [])],
     sizes: {
       bytesIn: sizes.sourceBytes,
       bytesOut: sizes.packedBytes,
@@ -158,7 +176,7 @@ async function prepareModel(job: Pick<QuantizeJob, "input" | "config">): Promise
       bitsPerWeight: sizes.bitsPerWeight,
     },
   };
-  return { model, config, plan };
+  return { model, config, plan, statistics: calibrated?.statistics ?? null };
 }
 
 /** The whole configuration of a job. @throws E_CONFIG, E_CONFLICT */

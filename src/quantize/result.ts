@@ -4,7 +4,8 @@ import type { ProgressListener } from "../engine/progress.js";
 import type { QuantType } from "../formats/parquet/row.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import type { MethodName } from "../tensor/layout.js";
-import type { ErrorMetrics } from "../tensor/metrics.js";
+import type { ErrorMetrics, OutputMetrics } from "../tensor/metrics.js";
+import type { LayerTrial } from "./layer-search.js";
 import type { Summary } from "./summary.js";
 
 export type { Summary } from "./summary.js";
@@ -27,6 +28,9 @@ export interface QuantizeJob {
   readonly onProgress?: ProgressListener | undefined;
 }
 
+/** What is to be planned. */
+export type PlanJob = Pick<QuantizeJob, "input" | "config" | "signal" | "onProgress">;
+
 /** One tensor as it was written. */
 export interface LayerReport {
   readonly name: string;
@@ -44,8 +48,16 @@ export interface LayerReport {
   readonly bytesIn: number;
   /** Bytes stored with everything a reader needs: codes, scales, zero points. */
   readonly bytesOut: number;
-  /** null when kept. */
+  /** Of its weights; null when kept. */
   readonly metrics: ErrorMetrics | null;
+  /** Of its output, on rows of its input that calibration held back; null where that was not measured. */
+  readonly output: OutputMetrics | null;
+  /** α of the channel equalization; null: none. */
+  readonly smoothing: number | null;
+  /** Timestep groups with activation parameters of their own; null: activations stay as they are. */
+  readonly timeGroups: number | null;
+  /** What was compared, in the order tried. */
+  readonly trials: readonly LayerTrial[];
 }
 
 export interface QuantizePlan {

@@ -13,6 +13,7 @@ import type { LayerReport, QuantizePlan, QuantizeResult, Summary } from "../quan
 import { countElements } from "../tensor/layout.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
 import type { ValidatedLayer, ValidateResult } from "../validate/result.js";
+import type { RunResult } from "../validate/run-result.js";
 import type { InspectedTensor, Inspection } from "./inspect.js";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -41,8 +42,8 @@ export interface DocumentBody {
 
 export const EMPTY_BODY: DocumentBody = { output: null, summary: null, layers: [], warnings: [] };
 
-function finite(value: number): number | null {
-  return Number.isFinite(value) ? value : null;
+function finite(value: number | null): number | null {
+  return value !== null && Number.isFinite(value) ? value : null;
 }
 
 export function metricsJson(metrics: ErrorMetrics | null): JsonObject | null {
@@ -88,6 +89,15 @@ function layerJson(layer: LayerReport): JsonObject {
       cosine_similarity: finite(step.cosineSimilarity),
     })),
     metrics: metricsJson(layer.metrics),
+    output_error: layer.output === null ? null : finite(layer.output.relativeError),
+    output_cosine: layer.output === null ? null : layer.output.cosineSimilarity,
+    smoothing: layer.smoothing,
+    time_groups: layer.timeGroups,
+    trials: layer.trials.map(({ method, alpha, outputError }) => ({
+      method,
+      smoothing: alpha,
+      output_error: finite(outputError),
+    })),
     parameters: layer.parameterCount,
     bytes_in: layer.bytesIn,
     bytes_out: layer.bytesOut,
@@ -207,6 +217,32 @@ export function validateBody(result: ValidateResult): DocumentBody {
     missing: result.missing,
     extra: result.extra,
     misshapen: result.misshapen,
+    run: result.run === null ? null : runJson(result.run),
+  };
+}
+
+function runJson(run: RunResult): JsonObject {
+  return {
+    component: run.component,
+    graph: run.graph,
+    runtime: run.runtime,
+    inputs: run.inputs,
+    layers_run: run.layerCount,
+    layers_not_run: run.notRun,
+    activations_quantized: run.activationCount,
+    images: run.images,
+    passed: run.passed,
+    variants: run.variants.map(({ quantized, predictionError, predictionCosine, psnrDb, times }) => ({
+      quantized,
+      prediction_error: predictionError,
+      prediction_cosine: predictionCosine,
+      psnr_db: finite(psnrDb),
+      times: times.map(({ time, relativeError, cosineSimilarity }) => ({
+        time,
+        prediction_error: relativeError,
+        prediction_cosine: cosineSimilarity,
+      })),
+    })),
   };
 }
 

@@ -1,4 +1,5 @@
 /** The result of a quantization as sections. Pure. */
+import type { ComponentPlan } from "../plan/plan.js";
 import type { LayerReport, QuantizeResult, Summary } from "../quantize/result.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
 import {
@@ -91,29 +92,70 @@ const LAYER_COLUMNS: readonly Column[] = [
   ...METRIC_COLUMNS,
 ];
 
+/** What only calibrated layers have; a column that none of them fills is left out. */
+const CALIBRATED_COLUMNS: readonly { readonly column: Column; readonly cell: (layer: LayerReport) => string }[] = [
+  {
+    column: { title: "output error", align: "right" },
+    cell: ({ output }) => (output === null ? "" : formatSignificant(output.relativeError)),
+  },
+  {
+    column: { title: "α", align: "right", drop: 7 },
+    cell: ({ smoothing }) => (smoothing === null ? "" : String(smoothing)),
+  },
+  {
+    column: { title: "time groups", align: "right", drop: 8 },
+    cell: ({ timeGroups }) => (timeGroups === null ? "" : String(timeGroups)),
+  },
+];
+
 function layerTable(layers: readonly LayerReport[], extent: "worst" | "all"): TableSection[] {
+  const filled = CALIBRATED_COLUMNS.filter(({ cell }) => layers.some((layer) => cell(layer) !== ""));
+  const columns = [...LAYER_COLUMNS, ...filled.map(({ column }) => column)];
+  const row = (layer: LayerReport): string[] => [...layerRow(layer), ...filled.map(({ cell }) => cell(layer))];
   if (extent === "all") {
     return [
       {
         kind: "table",
         title: "Layers",
-        columns: [...LAYER_COLUMNS, { title: "reason" }],
-        rows: layers.map((layer) => [...layerRow(layer), layer.reason]),
+        columns: [...columns, { title: "reason" }],
+        rows: layers.map((layer) => [...row(layer), layer.reason]),
       },
     ];
   }
-  const worst = worstLayers(layers);
+  const quantized = layers.filter((layer) => layer.metrics !== null);
+  // The error of outputs says more than that of weights, but only where every layer has one can they be compared.
+  const byOutput = quantized.length > 0 && quantized.every(({ output }) => output !== null);
+  const worst = byOutput ? worstOutputs(quantized) : worstLayers(layers);
   if (worst.length === 0) return [];
-  const rest = layers.filter((layer) => layer.metrics !== null).length - worst.length;
+  const rest = quantized.length - worst.length;
   return [
     {
       kind: "table",
-      title: "Worst layers",
-      columns: LAYER_COLUMNS,
-      rows: worst.map(layerRow),
+      title: byOutput ? "Worst layers, by output error on held-back samples" : "Worst layers, by cosine of weights",
+      columns,
+      rows: worst.map(row),
       ...(rest > 0 ? { note: `and ${formatQuantity(rest, "better layer")}` } : {}),
     },
   ];
+}
+
+function worstOutputs(layers: readonly LayerReport[]): LayerReport[] {
+  const error = ({ output }: LayerReport): number => output?.relativeError ?? 0;
+  return layers.toSorted((a, b) => error(b) - error(a)).slice(0, WORST_LAYERS);
+}
+
+/** What was compared where a layer had a choice, the least error first. */
+function trialSections(layers: readonly LayerReport[]): Section[] {
+  const chosen = layers.filter(({ trials }) => trials.length > 1);
+  const describe = ({ method, alpha, outputError }: LayerReport["trials"][number]): string =>
+    `${method}${alpha === null ? "" : ` α ${alpha}`} ${formatSignificant(outputError)}`;
+  return listSection(
+    "Chosen by output error",
+    chosen.map(({ name, trials }) => {
+      const sorted = trials.toSorted((a, b) => a.outputError - b.outputError);
+      return `${name}: ${sorted.map(describe).join(", ")}`;
+    }),
+  );
 }
 
 function fallbackText(layer: LayerReport): string {
@@ -121,6 +163,12 @@ function fallbackText(layer: LayerReport): string {
     ({ quantType, cosineSimilarity }) => `${quantType} (cosine ${formatCosine(cosineSimilarity)})`,
   );
   return `${layer.name}: ${[...tried, layer.quantType === "none" ? "kept" : layer.quantType].join(" → ")}`;
+}
+
+/** What was learned from, once; synthetic inputs are named as such by their label. */
+function calibrationFacts(components: readonly ComponentPlan[]): [string, string][] {
+  const labels = new Set(components.flatMap(({ calibration }) => (calibration === null ? [] : [calibration.label])));
+  return labels.size === 0 ? [] : [["calibration", [...labels].join(", ")]];
 }
 
 /** `worst`: for a terminal; `all`: for a file. */
@@ -136,10 +184,12 @@ export function quantizeSections(result: QuantizeResult, extent: "worst" | "all"
         ["input", plan.input],
         ["output", result.output],
         [components.length === 1 ? "component" : "components", components.join(", ")],
+        ...calibrationFacts(plan.components),
         ...summaryFacts(summary),
       ],
     },
     ...layerTable(layers, extent),
+    ...(extent === "all" ? trialSections(layers) : []),
     ...listSection("Raised for quality", layers.filter((layer) => layer.fallbackFrom.length > 0).map(fallbackText)),
     ...listSection(
       "Not applied",

@@ -2,6 +2,7 @@
 import type { ValidatedLayer, ValidateResult } from "../validate/result.js";
 import { formatQuantity, formatShape } from "./figures.js";
 import { METRIC_COLUMNS, metricCells, summaryFacts, WORST_LAYERS, worstLayers } from "./quantize.js";
+import { runSections } from "./run.js";
 import { type Column, listSection, type Section, type TableSection } from "./sections.js";
 
 const LAYER_COLUMNS: readonly Column[] = [
@@ -75,9 +76,9 @@ export function validateVerdict(result: ValidateResult): string {
     [result.extra.length, "extra layer", "extra layers"],
     [result.misshapen.length, "misshapen layer", "misshapen layers"],
   ] as const;
-  const found = faults
-    .filter(([count]) => count > 0)
-    .map(([count, one, many]) => `${count} ${count === 1 ? one : many}`);
+  const ranBadly = result.run !== null && !result.run.passed ? 1 : 0;
+  const all = [...faults, [ranBadly, "prediction too different", ""] as const];
+  const found = all.filter(([count]) => count > 0).map(([count, one, many]) => `${count} ${count === 1 ? one : many}`);
   return found.length === 0 ? "passed" : `failed: ${found.join(", ")}`;
 }
 
@@ -94,6 +95,7 @@ export function validateSections(result: ValidateResult, extent: "worst" | "all"
       ],
     },
     componentTable(result),
+    ...(result.run === null ? [] : runSections(result.run, extent)),
     ...layerTable(result.layers, extent),
     ...listSection("Missing from the quantized file", result.missing),
     ...listSection("Not in the original", result.extra),

@@ -52,3 +52,38 @@ export function deriveMetrics(sums: ErrorSums): ErrorMetrics {
     gain: sourceNorm2 === 0 ? (rebuiltNorm2 === 0 ? 1 : Infinity) : dot / sourceNorm2,
   };
 }
+
+/** What is measured of a layer's output y = W·x against ŷ = Ŵ·x̂; sums of parts add up. */
+export interface OutputSums {
+  /** Σ y·ŷ */
+  dot: number;
+  /** Σ y² */
+  sourceNorm2: number;
+  /** Σ ŷ² */
+  rebuiltNorm2: number;
+  /** Σ (y − ŷ)² */
+  errorNorm2: number;
+}
+
+export interface OutputMetrics {
+  /** ‖y − ŷ‖/‖y‖; two zero outputs: 0, a zero source alone: Infinity. */
+  relativeError: number;
+  /** ⟨y,ŷ⟩/(‖y‖‖ŷ‖); two zero outputs: 1, one: 0. */
+  cosineSimilarity: number;
+}
+
+export function zeroOutputSums(): OutputSums {
+  return { dot: 0, sourceNorm2: 0, rebuiltNorm2: 0, errorNorm2: 0 };
+}
+
+export function addOutputSums(total: OutputSums, part: OutputSums): void {
+  total.dot += part.dot;
+  total.sourceNorm2 += part.sourceNorm2;
+  total.rebuiltNorm2 += part.rebuiltNorm2;
+  total.errorNorm2 += part.errorNorm2;
+}
+
+export function deriveOutputMetrics(sums: OutputSums): OutputMetrics {
+  const { cosineSimilarity, relativeRmse } = deriveMetrics({ ...sums, maxAbsError: 0 });
+  return { cosineSimilarity, relativeError: relativeRmse };
+}

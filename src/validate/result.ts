@@ -3,6 +3,7 @@ import type { ProgressListener } from "../engine/progress.js";
 import type { QuantType } from "../formats/parquet/row.js";
 import type { Summary } from "../quantize/summary.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
+import type { RunOptions, RunResult } from "./run-result.js";
 
 export interface ValidateJob {
   /** The source model. */
@@ -13,6 +14,8 @@ export interface ValidateJob {
   readonly minAccuracy?: number | undefined;
   /** Variant of the source's files, e.g. `fp16`. */
   readonly variant?: string | undefined;
+  /** Run both models as well; needs `onnxruntime-node` and the model's ONNX graph. */
+  readonly run?: RunOptions | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ProgressListener | undefined;
 }
@@ -47,5 +50,7 @@ export interface ValidateResult {
   readonly missing: readonly string[];
   readonly extra: readonly string[];
   readonly misshapen: readonly string[];
+  /** What running both models showed; null where that was not asked for. */
+  readonly run: RunResult | null;
   readonly warnings: readonly string[];
 }

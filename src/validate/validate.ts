@@ -4,10 +4,12 @@
  */
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { defaultCacheFolder } from "../calibration/cache.js";
 import { ProgressMeter } from "../engine/meter.js";
 import type { Session } from "../engine/session.js";
-import { raceSignal } from "../engine/signal.js";
+import { deriveSignal, raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
+import { DENOISERS } from "../formats/diffusers.js";
 import { openModel } from "../formats/open.js";
 import { type NativeFile, openNative } from "../formats/parquet/reader.js";
 import { assertUnchanged } from "../io/unchanged.js";
@@ -15,12 +17,26 @@ import { summarizeLayers, totalMetrics } from "../quantize/summary.js";
 import type { Component } from "../tensor/info.js";
 import { Comparer, type ComponentComparison } from "./comparer.js";
 import type { ValidateJob, ValidateResult } from "./result.js";
+import type { RunOptions, RunResult } from "./run-result.js";
 
 /**
  * Compares. A layer below its threshold, missing, extra or of another shape makes `passed` false.
  * @throws E_CRC, E_NATIVE and other errors of reading; the signal's reason
  */
 export async function validateModel(job: ValidateJob, session: Session): Promise<ValidateResult> {
+  const compared = await compareModel(job, session);
+  if (job.run === undefined) return compared;
+  // After the comparison has left its place among the jobs, since exporting takes one.
+  const run = await runQuantized(job, job.run, session);
+  return {
+    ...compared,
+    run,
+    passed: compared.passed && run.passed,
+    warnings: [...compared.warnings, ...run.warnings],
+  };
+}
+
+async function compareModel(job: ValidateJob, session: Session): Promise<ValidateResult> {
   using place = await session.jobs.enter(job.signal);
   const { signal, abort } = place;
   const startedAt = performance.now();
@@ -69,8 +85,42 @@ export async function validateModel(job: ValidateJob, session: Session): Promise
     missing,
     extra,
     misshapen,
+    run: null,
     warnings,
   };
+}
+
+/** Counts runs of one sample as a meter counts bytes. */
+function runMeter(component: string, listener: ValidateJob["onProgress"], abort: (reason: unknown) => void) {
+  let meter: ProgressMeter | null = null;
+  let counted = 0;
+  return (done: number, total: number) => {
+    meter ??= new ProgressMeter("run", { layers: total, bytes: total }, listener, abort);
+    meter.add(component, "", done - counted, done - counted);
+    counted = done;
+  };
+}
+
+/** Runs the denoiser, or the only component. */
+async function runQuantized(job: ValidateJob, options: RunOptions, session: Session): Promise<RunResult> {
+  const { runModels } = await import("./run.js");
+  using own = deriveSignal(job.signal);
+  const natives: NativeFile[] = [];
+  try {
+    for (const path of await listNativeFiles(job.quantized)) natives.push(await openNative(path));
+    const native = natives.find(({ component }) => DENOISERS.includes(component)) ?? (natives[0] as NativeFile);
+    const { component } = await openSource(job, native.component);
+    const onRun = runMeter(native.component, job.onProgress, own.abort);
+    const cacheFolder = defaultCacheFolder(process.env);
+    return await runModels(
+      { original: job.original, component, native, options, cacheFolder, signal: own.signal, onRun },
+      session,
+    );
+  } catch (thrown) {
+    throw own.signal.aborted ? own.signal.reason : thrown;
+  } finally {
+    for (const native of natives) native.close();
+  }
 }
 
 async function compareFile(

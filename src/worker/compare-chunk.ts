@@ -1,12 +1,11 @@
 /** Compares a stored chunk with its source: quantized ones rebuilt by the kernels, kept ones byte for byte. */
 import { ChunkRebuilder } from "../kernels/chunk-rebuilder.js";
 import type { StoredChunk } from "../tensor/stored.js";
-import { forEachKeptSlab } from "./keep-chunk.js";
+import { forEachKeptSlab, isCopied } from "./keep-chunk.js";
 import { threadKernels } from "./kernels.js";
 import type { CompareKeptReply, CompareKeptTask, CompareReply, CompareTask, RebuildTask } from "./messages.js";
 import { bytesOf, floatsOf } from "./parts.js";
-import { scaleKind, slabScales } from "./quantize-chunk.js";
-import { forEachSlab, readRows } from "./source.js";
+import { forEachSlab, readSlab, scaleKind } from "./source.js";
 
 export function compareChunk(task: CompareTask): CompareReply {
   const { source, slabRows, input } = task;
@@ -16,8 +15,7 @@ export function compareChunk(task: CompareTask): CompareReply {
     sourceScale: scaleKind(source.scales),
   });
   const nonFinite = forEachSlab(source.rows, slabRows, (firstRow, rowCount) => {
-    readRows(source, firstRow, rebuilder.source(rowCount));
-    if (source.scales !== null) rebuilder.sourceScales().set(slabScales(source.scales, firstRow, rowCount));
+    readSlab(source, firstRow, rowCount, rebuilder);
     return rebuilder.compare(rowCount);
   });
   const position = nonFinite === null ? null : { ...nonFinite, row: source.firstRow + nonFinite.row };
@@ -28,7 +26,7 @@ export function compareKeptChunk(task: CompareKeptTask): CompareKeptReply {
   const { source, storedDtype, slabRows, input, data } = task;
   const stored = Buffer.from(input, data.byteOffset, data.byteLength);
   // One slab at a time: the stored bytes are already in memory, the source's need not be as well.
-  const slab = new Uint8Array(source.scales === null ? data.byteLength : 0);
+  const slab = new Uint8Array(isCopied(source, storedDtype) ? data.byteLength : 0);
   let done = 0;
   const differs = forEachKeptSlab(source, storedDtype, slabRows, slab, (bytes) => {
     const same = stored.subarray(done, done + bytes.byteLength).equals(bytes);

@@ -1,10 +1,9 @@
-/** Copies the rows of a kept chunk: as they are, or as float32 with their source scale applied. */
+/** Copies the rows of a kept chunk: as they are, or as float32 with their source scale applied or blocks rebuilt. */
 import { crc32 } from "node:zlib";
 import { Converter } from "../kernels/converter.js";
 import { threadKernels } from "./kernels.js";
 import type { KeepReply, KeepTask, SourceRows } from "./messages.js";
-import { scaleKind, slabScales } from "./quantize-chunk.js";
-import { forEachSlab, readRows, sourceRowBytes } from "./source.js";
+import { forEachSlab, readRows, readSlab, scaleKind, sourceRowBytes } from "./source.js";
 
 export function keepChunk(task: KeepTask): KeepReply {
   const { source, storedDtype, slabRows, output } = task;
@@ -15,6 +14,11 @@ export function keepChunk(task: KeepTask): KeepReply {
     return null;
   });
   return { output, byteLength, crc32: crc32(new Uint8Array(output, 0, byteLength)) };
+}
+
+/** Whether a kept tensor's bytes are the source's. */
+export function isCopied(source: SourceRows, storedDtype: KeepTask["storedDtype"]): boolean {
+  return storedDtype === source.dtype && source.scales === null;
 }
 
 /**
@@ -28,7 +32,7 @@ export function forEachKeptSlab<R>(
   buffer: Uint8Array,
   work: (bytes: Uint8Array) => R | null,
 ): R | null {
-  if (storedDtype === source.dtype && source.scales === null) {
+  if (isCopied(source, storedDtype)) {
     const rowBytes = sourceRowBytes(source);
     return forEachSlab(source.rows, slabRows, (firstRow, rowCount) => {
       const bytes = buffer.subarray(firstRow * rowBytes, (firstRow + rowCount) * rowBytes);
@@ -44,8 +48,7 @@ export function forEachKeptSlab<R>(
     outDtype: "F32",
   });
   return forEachSlab(source.rows, slabRows, (firstRow, rowCount) => {
-    readRows(source, firstRow, converter.source(rowCount));
-    if (source.scales !== null) converter.sourceScales().set(slabScales(source.scales, firstRow, rowCount));
+    readSlab(source, firstRow, rowCount, converter);
     return work(converter.convert(rowCount));
   });
 }

@@ -1,15 +1,22 @@
 /** A worker thread: takes tasks, answers with values. Which task is which function stands in one table. */
 import { move, transferableSymbol, valueSymbol } from "piscina";
 import { toArrowQuantError } from "../errors.js";
+import { type CancelFlag, followCancel } from "./cancel.js";
+import { findColumnMaxima } from "./column-maxima.js";
 import { compareChunk, compareKeptChunk } from "./compare-chunk.js";
+import { factorHessian } from "./factor-hessian.js";
 import { keepChunk } from "./keep-chunk.js";
 import type { Replies, Reply, Task } from "./messages.js";
 import { quantizeChunk } from "./quantize-chunk.js";
 import { convertChunk, rebuildChunk } from "./rebuild-chunk.js";
+import { groupTimes } from "./time-groups.js";
 
 type TaskOf<K extends Task["kind"]> = Extract<Task, { kind: K }>;
 
 const TASKS: { [K in Task["kind"]]: (task: TaskOf<K>) => Replies[K] } = {
+  "time-groups": groupTimes,
+  "column-maxima": findColumnMaxima,
+  factor: factorHessian,
   quantize: quantizeChunk,
   keep: keepChunk,
   compare: compareChunk,
@@ -24,7 +31,8 @@ function moved<K extends Task["kind"]>(reply: Reply<K>): unknown {
   return move({ [transferableSymbol]: buffers, [valueSymbol]: reply } as unknown as Parameters<typeof move>[0]);
 }
 
-export default function runTask(task: Task): unknown {
+export default function runTask(task: Task & { readonly cancelled: CancelFlag }): unknown {
+  followCancel(task.cancelled);
   try {
     const run = TASKS[task.kind] as (task: Task) => Replies[Task["kind"]];
     return moved({ ok: run(task) });

@@ -2,9 +2,12 @@
  * What crosses between the main thread and the workers: plain data and one ArrayBuffer that is moved, not copied.
  */
 import type { SerializedError } from "../errors.js";
+import type { InputStatistics } from "../plan/input-distributions.js";
+import type { ActivationSettings } from "../plan/plan.js";
+import type { TimeGroups, TimeRange } from "../plan/time-groups.js";
 import type { Dtype } from "../tensor/dtype.js";
 import type { QuantSpec } from "../tensor/layout.js";
-import type { ErrorSums } from "../tensor/metrics.js";
+import type { ErrorSums, OutputSums } from "../tensor/metrics.js";
 import type { StoredSpec } from "../tensor/stored.js";
 
 /** The parts of a quantized chunk, in the order in which they lie in a buffer and enter its checksum. */
@@ -27,14 +30,56 @@ export interface SourceRows {
   /** For error messages. */
   readonly path: string;
   readonly tensorName: string;
+  /** Of the first row; a fraction of a byte where that begins in the middle of a block. */
   readonly byteOffset: number;
   readonly dtype: Dtype;
   readonly rows: number;
   readonly cols: number;
-  /** First row within the tensor; only for messages. */
+  /** First row within the tensor. */
   readonly firstRow: number;
   /** Source scale values: none, one, or one per row of this run. */
   readonly scales: Float32Array | null;
+}
+
+/** Where float32 values lie in a file that outlasts the task. */
+export interface FloatPlace {
+  readonly path: string;
+  readonly byteOffset: number;
+}
+
+/** A Hessian's factor on disk, and what else gptq needs of it. */
+export interface HessianFactorPlace extends FloatPlace {
+  /** Natural index of the column that is quantized i-th. */
+  readonly order: Int32Array;
+  /** 1 for each column, in natural order, whose input was always zero. */
+  readonly deadColumns: Uint8Array;
+}
+
+/** Rows of a layer's input to measure its output on. */
+export interface HeldBackRows extends FloatPlace {
+  readonly rowCount: number;
+  /** How each row is quantized before it meets the rebuilt weights; null: not at all. */
+  readonly activations: ActivationRows | null;
+}
+
+/** Parameters of each held-back row's time group (FORMAT.md, Activations). */
+export interface ActivationRows {
+  readonly bits: number;
+  readonly scales: Float32Array;
+  readonly zeroPoints: Float32Array;
+}
+
+/** What calibration adds to the quantization of a chunk. */
+export interface ChunkCalibration {
+  /** float32[cols], mean one; null: all ones. */
+  readonly importance: Float32Array | null;
+  /** float32[channels]: what the weights of each input channel are multiplied by first. */
+  readonly equalizationScales: Float32Array | null;
+  readonly colsPerChannel: number;
+  /** What method gptq needs. */
+  readonly factor: HessianFactorPlace | null;
+  /** null: the output's error is not measured. */
+  readonly heldBack: HeldBackRows | null;
 }
 
 /** Quantizes a chunk. */
@@ -42,6 +87,7 @@ export interface QuantizeTask {
   readonly kind: "quantize";
   readonly source: SourceRows;
   readonly spec: QuantSpec;
+  readonly calibration: ChunkCalibration | null;
   readonly slabRows: number;
   readonly output: ArrayBuffer;
 }
@@ -102,7 +148,46 @@ export interface ConvertTask {
   readonly output: ArrayBuffer;
 }
 
-export type Task = QuantizeTask | KeepTask | CompareTask | CompareKeptTask | RebuildTask | ConvertTask;
+/** Largest magnitude of each column of a run of rows. */
+export interface ColumnMaximaTask {
+  readonly kind: "column-maxima";
+  readonly source: SourceRows;
+  readonly slabRows: number;
+}
+
+/** Factors a damped Hessian into a file (kernels/factor.ts). */
+export interface FactorTask {
+  readonly kind: "factor";
+  /** float32[cols, cols] */
+  readonly hessian: FloatPlace;
+  readonly cols: number;
+  readonly colsPerChannel: number;
+  /** float32[channels]: what the input is divided by; null: nothing. */
+  readonly equalizationScales: Float32Array | null;
+  readonly damp: number;
+  readonly order: "activation" | "natural";
+  readonly outputPath: string;
+}
+
+/** Plans the time groups of a layer's input (plan/time-groups.ts): too much arithmetic for the main thread. */
+export interface TimeGroupsTask {
+  readonly kind: "time-groups";
+  readonly statistics: InputStatistics;
+  readonly smoothing: Float32Array | null;
+  readonly bins: readonly TimeRange[];
+  readonly settings: ActivationSettings;
+}
+
+export type Task =
+  | TimeGroupsTask
+  | ColumnMaximaTask
+  | FactorTask
+  | QuantizeTask
+  | KeepTask
+  | CompareTask
+  | CompareKeptTask
+  | RebuildTask
+  | ConvertTask;
 
 /** A weight that cannot be quantized: NaN, infinite, or too large for float32 sums (kernels/chunk-quantizer.ts). */
 export interface NonFiniteWeight {
@@ -116,6 +201,8 @@ export interface QuantizeReply {
   readonly output: ArrayBuffer;
   readonly parts: PartRanges;
   readonly sums: ErrorSums;
+  /** Of the layer's output on the held-back rows; null where there are none. */
+  readonly outputSums: OutputSums | null;
   readonly crc32: number;
   /** First weight that cannot be quantized; the rest of the reply then means nothing. */
   readonly nonFinite: NonFiniteWeight | null;
@@ -144,8 +231,25 @@ export interface RebuildReply {
   readonly byteLength: number;
 }
 
+export type TimeGroupsReply = Omit<TimeGroups, "error" | "energy">;
+
+export interface ColumnMaximaReply {
+  /** float32[cols] */
+  readonly maxima: Float32Array;
+}
+
+export interface FactorReply {
+  /** False: there is no factor, and nothing was written. */
+  readonly isPositiveDefinite: boolean;
+  readonly order: Int32Array;
+  readonly deadColumns: Uint8Array;
+}
+
 /** The reply to each kind of task. */
 export interface Replies {
+  "time-groups": TimeGroupsReply;
+  "column-maxima": ColumnMaximaReply;
+  factor: FactorReply;
   quantize: QuantizeReply;
   keep: KeepReply;
   compare: CompareReply;

@@ -1,16 +1,36 @@
 /** Slabs of source rows, read by position straight into a view on a worker thread, where blocking harms nobody. */
 import { readExactlySync } from "../io/read.js";
-import { DTYPES } from "../tensor/dtype.js";
+import type { SlabInput, SourceScaleMode } from "../kernels/regions.js";
+import { DTYPES, spanOf } from "../tensor/dtype.js";
+import { throwIfCancelled } from "./cancel.js";
 import type { SourceRows } from "./messages.js";
 
-/** Bytes of a row of the source's 2-D view. */
-export function sourceRowBytes(source: SourceRows): number {
-  return (source.cols * DTYPES[source.dtype].bits) / 8;
+/** Bytes of a row of the source's 2-D view; of types of blocks perhaps not a whole number. */
+export function sourceRowBytes({ cols, dtype }: SourceRows): number {
+  return (cols * DTYPES[dtype].bits) / 8;
 }
 
-/** Fills `into` with rows from `firstRow` of the run on; throws E_TRUNCATED or E_READ. */
+/** Fills `into` with rows from `firstRow` of the run on, of a type without blocks; throws E_TRUNCATED or E_READ. */
 export function readRows(source: SourceRows, firstRow: number, into: Uint8Array): void {
   readExactlySync(source.fd, source.path, into, source.byteOffset + firstRow * sourceRowBytes(source));
+}
+
+/** Reads rows from `firstRow` of the run on, and their scales, to where kernels take them; throws E_TRUNCATED, E_READ. */
+export function readSlab(source: SourceRows, firstRow: number, rowCount: number, input: SlabInput): void {
+  const { fd, path, byteOffset, dtype, cols, scales } = source;
+  const { skip } = spanOf(dtype, (source.firstRow + firstRow) * cols, rowCount * cols);
+  // Exact: bits per element are multiples of 1/16.
+  const skippedBytes = (skip * DTYPES[dtype].bits) / 8;
+  const begin = byteOffset + firstRow * sourceRowBytes(source) - skippedBytes;
+  readExactlySync(fd, path, input.source(rowCount, skip), begin);
+  if (scales === null) return;
+  input.sourceScales().set(scales.length === 1 ? scales : scales.subarray(firstRow, firstRow + rowCount));
+}
+
+/** How source scales apply, told from their number. */
+export function scaleKind(scales: Float32Array | null): SourceScaleMode {
+  if (scales === null) return "none";
+  return scales.length === 1 ? "tensor" : "row";
 }
 
 /** Calls `work(firstRow, rowCount)` for each slab of the run, in order; stops where it returns a result. */
@@ -20,6 +40,7 @@ export function forEachSlab<R>(
   work: (firstRow: number, rowCount: number) => R | null,
 ): R | null {
   for (let firstRow = 0; firstRow < rows; firstRow += slabRows) {
+    throwIfCancelled();
     const result = work(firstRow, Math.min(slabRows, rows - firstRow));
     if (result !== null) return result;
   }

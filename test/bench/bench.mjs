@@ -1,12 +1,16 @@
-/** `npm run bench`: the kernels, end to end, what the engine costs. `--only kernels` (or another) picks one. */
+/** `npm run bench`: the kernels, end to end, what the engine and what statistics cost. `--only kernels` (or another) picks one. */
+import { benchCalibration } from "./calibration.mjs";
 import { benchEndToEnd } from "./end-to-end.mjs";
+import { benchExport } from "./export.mjs";
 import { benchKernels } from "./kernels.mjs";
 import { benchOverhead } from "./overhead.mjs";
 
 const PARTS = {
   kernels: () => benchKernels(),
   "end-to-end": (args) => benchEndToEnd(args),
+  export: () => benchExport(),
   overhead: () => benchOverhead(),
+  calibration: () => benchCalibration(),
 };
 
 const args = process.argv.slice(2);

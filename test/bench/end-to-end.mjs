@@ -43,14 +43,14 @@ const HELP = `node test/bench/end-to-end.mjs [flags]
   --no-methods     leave out hqq and mse
   --keep           keep the generated models in the temporary folder for the next time`;
 
-function median(values) {
+export function median(values) {
   const sorted = [...values].sort((left, right) => left - right);
   const middle = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 /** Runs a script in a Node process of its own: wall seconds from spawn to exit, peak memory, output. */
-async function measureProcess(script, args, peakPath) {
+export async function measureProcess(script, args, peakPath) {
   const start = process.hrtime.bigint();
   const child = spawn(process.execPath, ["--import", PEAK_MEMORY, script, ...args], {
     stdio: ["ignore", "pipe", "pipe"],

@@ -1,16 +1,28 @@
 import { describe, expect, it } from "vitest";
 import { configThatChangesTensors } from "../../dist/config/record.js";
 import { resolveConfig } from "../../dist/config/resolve.js";
+import type { Calibration } from "../../dist/plan/calibration.js";
 import { planComponent } from "../../dist/plan/component.js";
 import { component } from "../plan/components.js";
 
-async function record(flags: Record<string, unknown>): Promise<string> {
+const NAMES = ["b.weight", "a.weight"];
+const CALIBRATION: Calibration = {
+  label: "sampling",
+  fingerprint: "0a".repeat(32),
+  component: "model",
+  layerNames: new Set(NAMES),
+  hessianNames: new Set(NAMES),
+  heldBackNames: new Set(NAMES),
+  timeBinCount: 10,
+};
+
+async function record(flags: Record<string, unknown>, calibration: Calibration | null = null): Promise<string> {
   const config = await resolveConfig({ flags });
   const plan = planComponent({
-    component: component(["b.weight", "a.weight"], { className: "FluxTransformer2DModel" }),
+    component: component(NAMES, { className: "FluxTransformer2DModel" }),
     pipelineClassName: null,
     config,
-    calibration: null,
+    calibration,
   });
   return configThatChangesTensors(config, plan);
 }
@@ -75,5 +87,47 @@ describe("the recorded settings", () => {
       ].map(record),
     );
     expect(new Set(texts).size).toBe(texts.length);
+  });
+
+  it("under calibration know what was measured and what is made of it", async () => {
+    const calibrated = (flags: Record<string, unknown>): Promise<string> => record(flags, CALIBRATION);
+    const texts = await Promise.all([
+      record({}),
+      record({}, { ...CALIBRATION, fingerprint: "0b".repeat(32) }),
+      ...[
+        {},
+        { method: "hqq" },
+        { method: "auto" },
+        { method: "auto", weighting: "none" },
+        { gptq_damp: 0.02 },
+        { gptq_order: "natural" },
+        { enable_spatial: false },
+        { spatial_alpha: 0.5 },
+        { activation_bits: 8 },
+        { activation_bits: 4 },
+        { activation_bits: 8, activation_mode: "static" },
+        { activation_bits: 8, activation_mode: "dynamic" },
+        { activation_bits: 8, activation_range: "mse" },
+        { activation_bits: 8, activation_range: "percentile" },
+        { activation_bits: 8, activation_range: "percentile", activation_percentile: 99 },
+        { activation_bits: 8, num_time_groups: 4 },
+        { activation_bits: 8, time_groups: "uniform" },
+        { activation_bits: 8, "thermodynamic.boundary_smoothing.window": 1 },
+        { activation_bits: 8, "thermodynamic.transition_optimization.enabled": true },
+      ].map(calibrated),
+    ]);
+    expect(new Set(texts).size).toBe(texts.length);
+    const same: Record<string, unknown>[][] = [
+      [{}, { graph: "x.onnx" }, { calibration: "sampling" }, { seed: 3 }, { method: "gptq" }, { activation_bits: 16 }],
+      [
+        { activation_bits: 8 },
+        { activation_bits: 8, "thermodynamic.validation.smoothness_threshold": 1 },
+        { activation_mode: "time" },
+        { enable_time_aware: true },
+      ],
+      [{ activation_mode: "static" }, { activation_mode: "static", "thermodynamic.boundary_smoothing.window": 1 }],
+    ];
+    for (const alike of same) expect(new Set(await Promise.all(alike.map(calibrated))).size).toBe(1);
+    for (const text of texts) expect(text).not.toContain("sampling");
   });
 });

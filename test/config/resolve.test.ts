@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { describeOrigin, isExplicit, ORIGIN_SOURCES } from "../../dist/config/config.js";
+import { describeOrigin, flagName, isExplicit, ORIGIN_SOURCES } from "../../dist/config/config.js";
 import { ENVIRONMENT_VARIABLES } from "../../dist/config/environment.js";
 import { type ConfigSources, resolveConfig } from "../../dist/config/resolve.js";
 import { CONFIG_KEYS } from "../../dist/config/schema.js";
@@ -62,6 +62,14 @@ const SHARED_KEYS = {
   num_threads: fc.integer({ min: 1, max: 1024 }),
   fail_fast: fc.boolean(),
   enable_streaming: fc.boolean(),
+  calibration: fc.constantFrom("sampling", "synthetic", "samples.jsonl"),
+  calibration_steps: fc.integer({ min: 1, max: 1000 }),
+  seed: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
+  activation_bits: fc.constantFrom(4, 5, 6, 7, 8),
+  "thermodynamic.validation.smoothness_threshold": fc.constantFrom(0, 0.25, 3),
+  "thermodynamic.boundary_smoothing.window": fc.integer({ min: 0, max: 1000 }),
+  "thermodynamic.boundary_smoothing.interpolation": fc.constantFrom("linear", "cubic", "sigmoid"),
+  "thermodynamic.transition_optimization.weight": fc.constantFrom(0, 0.5, 100),
 } as const;
 type SharedKey = keyof typeof SHARED_KEYS;
 const VARIABLES = Object.fromEntries(Object.entries(ENVIRONMENT_VARIABLES).map(([name, key]) => [key, name]));
@@ -118,7 +126,7 @@ describe("precedence", () => {
           expect(isExplicit(config, key)).toBe(true);
           const line = fileEntries.findIndex(([name]) => name === key) + 1;
           const details: Record<string, string> = {
-            flag: key === "num_threads" ? "--threads" : `--${key.replaceAll("_", "-")}`,
+            flag: flagName(key, sources[winner]),
             object: `config.${key}`,
             environment: VARIABLES[key] as string,
             file: `dir/q.yaml:${line}`,
@@ -285,7 +293,7 @@ describe("problems", () => {
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...CONFIG_KEYS), fc.nat(), async (key, at) => {
         const position = at % key.length;
-        const misspelt = `${key.slice(0, position)}q${key.slice(position + 1)}`;
+        const misspelt = `${key.slice(0, position)}7${key.slice(position + 1)}`;
         const error = await refusal({ config: { [misspelt]: 1 } });
         expect(error.message).toContain(`did you mean "${key}"?`);
       }),

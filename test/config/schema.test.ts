@@ -8,7 +8,7 @@ describe("the JSON Schema", () => {
   const schema = configJsonSchema();
 
   it("describes every key, requires none and allows no other", () => {
-    expect(Object.keys(schema.properties ?? {})).toEqual(CONFIG_KEYS);
+    expect(Object.keys(schema.properties ?? {})).toEqual([...CONFIG_KEYS, "thermodynamic"]);
     for (const [key, property] of Object.entries(schema.properties ?? {})) {
       expect(property.description, key).toMatch(/^[A-Z].*\.$/);
       expect(property, key).toHaveProperty("default");
@@ -34,6 +34,7 @@ describe("the JSON Schema", () => {
       fc.constantFrom<unknown>(
         ...[2, 3, 4, 8, 16, 15, 128, 1024, 1025, 0, 0.5, 1, 1.5, -1, null, true, false, "none", "magnitude"],
         ...["rtn", "auto", "awq", "local", "edge", "image", "keep", "error", "512MiB", "1GB", "512 XB", "fp16", "a/b"],
+        ...["sampling", "static", "mse", "optimal", "auto", "natural", "cubic", 99.9, 101],
         ...[[], ["a"], [""], [1], ["a", "b"], {}, { a: 4 }, { a: "none" }, { a: 3 }, { "7": 4 }, 2 ** 30],
       ),
       fc.integer(),
@@ -51,6 +52,22 @@ describe("the JSON Schema", () => {
   });
 });
 
+describe("keys with dots", () => {
+  const nested = CONFIG_KEYS.filter((key) => key.includes("."));
+
+  it("are the same leaves when they are nested", () => {
+    expect(nested.length).toBeGreaterThan(0);
+    const schema = configJsonSchema();
+    for (const key of nested) {
+      const leaf = key
+        .split(".")
+        .reduce<ReturnType<typeof configJsonSchema> | undefined>((part, step) => part?.properties?.[step], schema);
+      expect(leaf, key).toEqual(schema.properties?.[key]);
+    }
+    expect(JSON.stringify(schema.properties?.["thermodynamic"]).match(/"default":(?!\{)/g)).toHaveLength(nested.length);
+  });
+});
+
 describe("describeAllowed", () => {
   it.each([
     ["bit_width", "2, 4 or 8"],
@@ -61,6 +78,9 @@ describe("describeAllowed", () => {
     ["memory", 'an integer of at least 1048576 or text like "512MiB"'],
     ["variant", 'text like "fp16" or null'],
     ["components", "a list of texts or null"],
+    ["activation_bits", "4, 5, 6, 7, 8, 16 or null"],
+    ["spatial_alpha", "a number from 0 to 1 or auto"],
+    ["thermodynamic.boundary_smoothing.interpolation", "linear, cubic or sigmoid"],
     ["layer_bit_widths", "a mapping of regular expressions to 2, 4, 8 or none"],
   ] as const)("%s", (key, words) => {
     expect(describeAllowed(key)).toBe(words);

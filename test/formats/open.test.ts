@@ -129,7 +129,8 @@ describe("a lone file", () => {
   });
 
   it.each<[string, string | Uint8Array, RegExp, RegExp]>([
-    ["x.gguf", "GGUF\x03\0\0\0", /GGUF file/, /readable are/],
+    ["x.gguf", "PK\x03\x04", /zip archive/, /readable are/],
+    ["y.gguf", "version https://git-lfs", /Git LFS pointer/, /git lfs pull/],
     ["x.ckpt", Buffer.from("PK\x03\x04rest", "latin1"), /pickle is never read/, /readable are/],
     ["x.pt", Buffer.from("\x80\x02}q", "latin1"), /pickle, which is never read/, /readable are/],
     ["x.parquet", "PAR1....", /Parquet/, /inspect/],

@@ -3,9 +3,10 @@
  * `check` resolves to `right` or an error's code and throws whatever must not be.
  */
 import config from "./formats/config.mjs";
+import gguf from "./formats/gguf.mjs";
 import jobs from "./formats/jobs.mjs";
 import native from "./formats/native.mjs";
 import safetensors from "./formats/safetensors.mjs";
 import shardIndex from "./formats/shard-index.mjs";
 
-export const FORMATS = [safetensors, shardIndex, native, config, jobs];
+export const FORMATS = [safetensors, shardIndex, gguf, native, config, jobs];

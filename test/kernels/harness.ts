@@ -1,13 +1,14 @@
 /** Runs the kernels of one build over a tensor in memory and copies everything out. */
-import { type ChunkOutputs, ChunkQuantizer } from "../../dist/kernels/chunk-quantizer.js";
+import { type ChunkOutputs, ChunkQuantizer, type InputQuantization } from "../../dist/kernels/chunk-quantizer.js";
 import { ChunkRebuilder } from "../../dist/kernels/chunk-rebuilder.js";
 import { Converter, type OutDtype } from "../../dist/kernels/converter.js";
 import { KERNEL_BUILDS, type KernelBuild, type Kernels, loadKernels } from "../../dist/kernels/load.js";
 import { findMethod } from "../../dist/quantize/methods/index.js";
 import { DTYPES, type Dtype } from "../../dist/tensor/dtype.js";
 import type { QuantSpec } from "../../dist/tensor/layout.js";
-import type { ErrorSums } from "../../dist/tensor/metrics.js";
+import type { ErrorSums, OutputSums } from "../../dist/tensor/metrics.js";
 import type { StoredChunk } from "../../dist/tensor/stored.js";
+import { type FactoredHessian, syntheticFactor } from "./hessians.js";
 
 export { KERNEL_BUILDS };
 
@@ -45,6 +46,12 @@ export interface SourceTensor {
   scales?: Float32Array;
   /** One per column. */
   importance?: Float32Array;
+  /** One per input channel. */
+  equalizationScales?: Float32Array;
+  /** gptq takes `syntheticFactor` where it is left out. */
+  hessian?: FactoredHessian;
+  /** [rows, cols] */
+  heldBack?: { rows: Float32Array; activations?: InputQuantization };
 }
 
 export function floatSource(weights: Float32Array, cols: number): SourceTensor {
@@ -73,7 +80,8 @@ function feed(source: SourceTensor, into: SlabReader, row: number, rowCount: num
   }
 }
 
-export type Quantized = ChunkOutputs & { sums: ErrorSums };
+/** `outputSums` where inputs are held back. */
+export type Quantized = ChunkOutputs & { sums: ErrorSums; outputSums?: OutputSums };
 
 export function quantize(
   build: KernelBuild,
@@ -81,14 +89,25 @@ export function quantize(
   spec: QuantSpec,
   slabRows: number = source.rows,
 ): Quantized {
-  const { rows, cols, dtype } = source;
+  const { rows, cols, dtype, importance, equalizationScales, heldBack } = source;
+  const hessian = source.hessian ?? (spec.method === "gptq" ? syntheticFactor(cols) : undefined);
   const quantizer = new ChunkQuantizer(kernelsOf(build), findMethod(spec.method), spec, {
     rows,
     cols,
     slabRows,
     dtype,
     sourceScale: scaleMode(source),
-    ...(source.importance === undefined ? {} : { importance: source.importance }),
+    ...(importance === undefined ? {} : { importance }),
+    ...(equalizationScales === undefined ? {} : { equalizationScales }),
+    ...(hessian === undefined ? {} : { hessian }),
+    ...(heldBack === undefined
+      ? {}
+      : { heldBack: { rowCount: heldBack.rows.length / cols, activations: heldBack.activations ?? null } }),
+  });
+  if (hessian !== undefined) quantizer.factor().set(hessian.factor);
+  quantizer.readHeldBack((firstRow, into) => {
+    const { rows } = heldBack as NonNullable<SourceTensor["heldBack"]>;
+    into.set(rows.subarray(firstRow * cols, firstRow * cols + into.length));
   });
   for (let row = 0; row < rows; row += slabRows) {
     const rowCount = Math.min(slabRows, rows - row);
@@ -105,10 +124,17 @@ export function quantize(
     zeroPointCodes: outputs.zeroPointCodes?.slice() ?? null,
     residualScaleCodes: outputs.residualScaleCodes?.slice() ?? null,
     sums: quantizer.sums(),
+    ...(heldBack === undefined ? {} : { outputSums: quantizer.outputSums() }),
   };
 }
 
-export function storedOf(quantized: ChunkOutputs, spec: QuantSpec, rows: number, cols: number): StoredChunk {
+export function storedOf(
+  quantized: ChunkOutputs,
+  spec: QuantSpec,
+  rows: number,
+  cols: number,
+  equalizationScales: Float32Array | null = null,
+): StoredChunk {
   const isR2q = spec.method === "r2q";
   return {
     bits: spec.bits,
@@ -126,7 +152,7 @@ export function storedOf(quantized: ChunkOutputs, spec: QuantSpec, rows: number,
     scaleCodes: quantized.scaleCodes,
     zeroPointCodes: quantized.zeroPointCodes,
     residualScaleCodes: quantized.residualScaleCodes,
-    equalizationScales: null,
+    equalizationScales,
   };
 }
 

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { openModel } from "../../dist/formats/open.js";
+import type { Calibration } from "../../dist/plan/calibration.js";
 import { planComponent, planComponents } from "../../dist/plan/component.js";
 import type { ComponentPlan } from "../../dist/plan/plan.js";
 import { estimateSizes } from "../../dist/plan/size.js";
@@ -102,5 +103,60 @@ describe("every decision", () => {
     expect(forward.layers.map(({ tensor: { name } }) => name)).toEqual(names);
     expect([...backward.layers].reverse()).toEqual(forward.layers);
     expect(backward.decisions).toEqual(forward.decisions);
+  });
+});
+
+describe("components under calibration", () => {
+  const names = ["blocks.0.attn.to_q.weight", "blocks.0.attn.to_k.weight"];
+  const calibration: Calibration = {
+    label: "samples.parquet, 64 samples",
+    fingerprint: "0f".repeat(32),
+    component: "transformer",
+    layerNames: new Set(names),
+    hessianNames: new Set(names),
+    heldBackNames: new Set(names),
+    timeBinCount: 10,
+  };
+  const components = [
+    component(names, { name: "transformer", className: "DiTTransformer2DModel" }),
+    component([names[0] as string], { name: "text_encoder" }),
+  ];
+  const plan = async (flags: Record<string, unknown>, given: Calibration = calibration): Promise<ComponentPlan[]> =>
+    planComponents({ components, pipelineClassName: null, config: await configOf(flags), calibration: given });
+
+  it("only the measured one is calibrated, whatever names the other has", async () => {
+    for (const method of [null, "gptq"]) {
+      const [measured, other] = (await plan({ method, modality: "image" })) as [ComponentPlan, ComponentPlan];
+      expect(measured.calibration).toEqual({
+        label: calibration.label,
+        fingerprint: calibration.fingerprint,
+        gptq: { damp: 0.01, order: "activation" },
+      });
+      expect(measured.warnings).toEqual([]);
+      expect(measured.layers.map(({ spec, calibrated }) => [spec?.method, calibrated])).toEqual([
+        ["gptq", true],
+        ["gptq", true],
+      ]);
+      expect(measured.decisions).toContainEqual({
+        what: "calibration",
+        value: calibration.label,
+        rule: "statistics of 2 of 2 quantized layers",
+      });
+      expect(other).toMatchObject({ calibration: null, spatial: null, baseSpec: { method: "hqq" } });
+      expect(other.layers[0]).toMatchObject({ calibrated: false, spatial: null });
+      expect(other.decisions).toContainEqual({
+        what: "calibration",
+        value: "none",
+        rule: `${calibration.label} is of component transformer`,
+      });
+    }
+  });
+
+  it("layers that were not measured are warned of", async () => {
+    const [measured] = await plan({ modality: "image" }, { ...calibration, layerNames: new Set([names[1] as string]) });
+    expect(measured?.warnings).toEqual([
+      "samples.parquet, 64 samples covers 1 of 2 quantized layers, the others are weights only",
+    ]);
+    expect(measured?.layers[0]?.reason).toBe("quantized by default; no statistics: hqq, weights only");
   });
 });

@@ -8,13 +8,23 @@ import { quantizeSections } from "../../dist/report/quantize.js";
 import type { Section } from "../../dist/report/sections.js";
 import { renderText } from "../../dist/report/text.js";
 import { validateSections, validateVerdict } from "../../dist/report/validate.js";
-import { batchResult, metricsOf, plan, quantizeResult, validated, validateResult } from "./results.js";
+import {
+  batchResult,
+  calibratedResult,
+  metricsOf,
+  plan,
+  quantizeResult,
+  validated,
+  validateResult,
+} from "./results.js";
 
 const wide = { color: false, width: Infinity };
 
 const ALL: [string, Section[]][] = [
   ["quantize, worst", quantizeSections(quantizeResult, "worst")],
   ["quantize, all", quantizeSections(quantizeResult, "all")],
+  ["quantize under calibration, worst", quantizeSections(calibratedResult, "worst")],
+  ["quantize under calibration, all", quantizeSections(calibratedResult, "all")],
   ["plan", planSections(plan)],
   ["validate, worst", validateSections(validateResult, "worst")],
   ["validate, all", validateSections(validateResult, "all")],
@@ -155,6 +165,20 @@ describe("what the reports say", () => {
     expect(table.indexOf("raised")).toBeLessThan(table.indexOf("good"));
     expect(table.indexOf("good")).toBeLessThan(table.indexOf("exact"));
     expect(table).not.toContain("kept");
+  });
+
+  it("of a calibration: its source, the outputs' errors and what each layer chose from", () => {
+    const worst = renderText(null, quantizeSections(calibratedResult, "worst"), wide);
+    expect(worst).toMatch(/calibration +synthetic \(random inputs\), 64 samples/);
+    expect(worst).toContain("Worst layers, by output error on held-back samples");
+    // The cosine of weights orders them the other way round.
+    expect(worst.indexOf("good")).toBeLessThan(worst.indexOf("chosen"));
+    const all = renderText(null, quantizeSections(calibratedResult, "all"), wide);
+    expect(all).toContain("chosen: gptq α 0.5 0.0120, gptq 0.0200, hqq 0.0450");
+    for (const sections of [quantizeSections(quantizeResult, "worst"), quantizeSections(quantizeResult, "all")]) {
+      const plain = renderText(null, sections, wide);
+      for (const word of ["output error", "α", "time groups", "calibration  "]) expect(plain).not.toContain(word);
+    }
   });
 
   it("of a validation every layer that failed is shown, however many", () => {

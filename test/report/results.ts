@@ -37,6 +37,10 @@ function layerPlan(name: string, shape: number[], dtype: "F32" | "F16", planned:
   return {
     tensor: { name, shape, dtype, location: { file: 0, byteOffset: 0, byteLength: bytes }, sourceScale: null },
     spec: planned,
+    candidates: [],
+    calibrated: false,
+    spatial: null,
+    activations: null,
     storedDtype: dtype,
     reason: planned === null ? "fewer than two dimensions" : "strategy image",
     pinned: false,
@@ -55,6 +59,10 @@ export const plan: QuantizePlan = {
       decisions: [{ what: "method", value: "hqq", rule: "strategy image: hqq without calibration" }],
       notApplied: [{ setting: "num_time_groups", reason: "needs calibration" }],
       warnings: ["a warning of the plan"],
+      baseSpec: spec,
+      calibration: null,
+      spatial: null,
+      activations: null,
       layers: [
         layerPlan("blocks.0.attn.to_q.weight", [64, 100], "F32", spec),
         layerPlan("blocks.0.attn.to_q.bias", [64], "F32", null),
@@ -86,6 +94,10 @@ export function layer(name: string, metrics: ErrorMetrics | null, extra: Partial
     bytesIn: 25_600,
     bytesOut: 3_584,
     metrics,
+    output: null,
+    smoothing: null,
+    timeGroups: null,
+    trials: [],
     ...extra,
   };
 }
@@ -118,6 +130,36 @@ export const quantizeResult: QuantizeResult = {
   fingerprints: { transformer: "ab".repeat(32) },
 };
 
+/** The same under calibration: outputs were measured, one layer had a choice. */
+export const calibratedResult: QuantizeResult = {
+  ...quantizeResult,
+  plan: {
+    ...plan,
+    components: plan.components.map((component) => ({
+      ...component,
+      calibration: {
+        label: "synthetic (random inputs), 64 samples",
+        fingerprint: "cd".repeat(32),
+        gptq: { damp: 0.01, order: "activation" },
+      },
+    })),
+  },
+  layers: [
+    layer("good", metricsOf(0.999), { output: { relativeError: 0.31, cosineSimilarity: 0.95 }, timeGroups: 10 }),
+    layer("chosen", metricsOf(0.8), {
+      output: { relativeError: 0.012, cosineSimilarity: 0.9999 },
+      smoothing: 0.5,
+      timeGroups: 10,
+      trials: [
+        { method: "gptq", alpha: null, outputError: 0.02 },
+        { method: "hqq", alpha: null, outputError: 0.045 },
+        { method: "gptq", alpha: 0.5, outputError: 0.012 },
+      ],
+    }),
+    layer("kept", null),
+  ],
+};
+
 export function validated(name: string, passed: boolean, metrics: ErrorMetrics | null): ValidatedLayer {
   return {
     name,
@@ -148,6 +190,7 @@ export const validateResult: ValidateResult = {
     validated("poor", false, metricsOf(0.5)),
     validated("kept", true, null),
   ],
+  run: null,
   missing: ["lost.weight"],
   extra: [],
   misshapen: ["bent.weight"],

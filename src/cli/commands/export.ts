@@ -1,29 +1,80 @@
+import { BYTES_TEXT, parseBytes } from "../../config/bytes.js";
+import { ArrowQuantError } from "../../errors.js";
 import type { Command } from "../command.js";
-import { DISPLAY_FLAGS, ENGINE_FLAGS, FORCE_FLAG, OUTPUT_GROUP } from "../settings.js";
+import { isOnnxExport, ONNX_FLAGS } from "../onnx-flags.js";
+import { DISPLAY_FLAGS, ENGINE_FLAGS, FORCE_FLAG, OUTPUT_GROUP, SETTING_FLAGS } from "../settings.js";
+
+/** @throws E_USAGE */
+function shardBytes(given: string | readonly string[]): number {
+  const text = String(given);
+  const bytes = BYTES_TEXT.test(text) ? parseBytes(text) : 0;
+  if (bytes >= 1) return bytes;
+  throw new ArrowQuantError("E_USAGE", `--max-shard-size ${text} is no amount of bytes`, {
+    hint: "for example 5GB or 500MiB",
+    details: { value: text },
+  });
+}
 
 export const exportCommand: Command = {
   name: "export",
-  summary: "Rebuild the tensors of a quantized file as safetensors",
+  summary: "Write a quantized model as safetensors, in the original's place, or as ONNX",
   description:
     "Every tensor of the quantized file comes back under its own name and shape: quantized and floating-point ones " +
-    "in the type asked for, all others as they are.",
-  args: [{ name: "NATIVE", description: "A .parquet file that quantize wrote, or a plain Parquet V2 file" }],
+    "in the type asked for, all others as they are.\n" +
+    "With --like ORIGINAL the output is the original's folder again: the same shards with their index, configurations " +
+    "and, of a pipeline, all other components copied. What no loader reads (other sets of weights, other folders) " +
+    "stays behind and is listed.\n" +
+    "With --packed linear layers stay quantized, as compressed-tensors' pack-quantized format: transformers and vLLM " +
+    "read it, diffusers does not. It holds whole zero points only: quantize with --zero-point-bits equal to the bit " +
+    "width, or with --symmetric.\n" +
+    "An .onnx output (or a folder, with --graph) is the original's graph with the quantized weights in it, for ONNX " +
+    "Runtime and transformers.js; it is run once and compared before it is put in place.",
+  args: [
+    {
+      name: "NATIVE",
+      description: "A .parquet file that quantize wrote, a folder of them, or a plain Parquet V2 file",
+    },
+  ],
   flags: [
     {
       name: "output",
       short: "o",
-      value: "file",
+      value: "path",
       required: true,
-      description: "A .safetensors file",
+      description: "A .safetensors or .onnx file, or a folder",
       group: OUTPUT_GROUP,
     },
     {
       name: "dtype",
       choices: ["f32", "f16", "bf16"],
-      required: true,
-      description: "Type of the rebuilt weights",
+      description: "Type of the rebuilt weights, and of the scales of packed ones (safetensors need it)",
       group: OUTPUT_GROUP,
     },
+    {
+      name: "like",
+      value: "original",
+      description: "Folder of the original, a pipeline or a component, that the output stands in for",
+      group: OUTPUT_GROUP,
+    },
+    ...SETTING_FLAGS.filter(({ name }) => name === "variant").map((flag) => ({
+      ...flag,
+      description: "Variant of the original's weight files, e.g. fp16",
+      group: OUTPUT_GROUP,
+    })),
+    {
+      name: "packed",
+      description: "Keep linear layers quantized (compressed-tensors, pack-quantized)",
+      group: OUTPUT_GROUP,
+    },
+    {
+      name: "max-shard-size",
+      value: "size",
+      contradicts: "like",
+      description: "Cut a folder's weights into shards of at most this (default: 5GB)",
+      group: OUTPUT_GROUP,
+      parse: shardBytes,
+    },
+    ...ONNX_FLAGS,
     FORCE_FLAG,
     ...ENGINE_FLAGS,
     ...DISPLAY_FLAGS,
@@ -33,6 +84,21 @@ export const exportCommand: Command = {
       description: "Weights that PyTorch loads, as float16",
       command: "arrowquant export my-model-int4.parquet -o my-model-int4.safetensors --dtype f16",
     },
+    {
+      description: "The whole pipeline, for diffusers",
+      command: "arrowquant export my-model-int4.parquet -o my-model-int4 --like ./my-model --dtype bf16",
+    },
+    {
+      description: "The graph with quantized weights, for ONNX Runtime",
+      command: "arrowquant export my-model-int4.parquet -o my-model-int4.onnx --original ./my-model",
+    },
+    {
+      description: "Four bits on disk, for transformers and vLLM",
+      command: "arrowquant export my-model-int4.parquet -o my-model-w4 --packed --dtype bf16",
+    },
   ],
-  run: async (invocation) => (await import("../run/export.js")).runExport(invocation),
+  run: async (invocation) =>
+    isOnnxExport(invocation.flags)
+      ? (await import("../run/export-onnx.js")).runExportOnnx(invocation)
+      : (await import("../run/export.js")).runExport(invocation),
 };

@@ -1,8 +1,8 @@
 import { Session } from "../../engine/session.js";
-import { type ExportDtype, exportNative } from "../../quantize/export.js";
-import { formatBytes, formatSeconds } from "../../report/figures.js";
-import { EMPTY_BODY } from "../../report/json.js";
-import type { Section } from "../../report/sections.js";
+import { ArrowQuantError } from "../../errors.js";
+import { exportNative } from "../../quantize/export.js";
+import type { ExportDtype } from "../../quantize/export-job.js";
+import { exportBody, exportSections } from "../../report/export.js";
 import { renderText } from "../../report/text.js";
 import type { Invocation, Outcome } from "../command.js";
 import { refuseDash } from "../paths.js";
@@ -13,34 +13,37 @@ export async function runExport(invocation: Invocation): Promise<Outcome> {
   const { args, flags, terminal, signal } = invocation;
   const input = refuseDash(args[0] as string, "NATIVE");
   const output = refuseDash(flags.output as string, "--output");
+  const like = flags.like === undefined ? undefined : refuseDash(flags.like as string, "--like");
+  if (flags.dtype === undefined) {
+    throw new ArrowQuantError("E_USAGE", "--dtype is missing", {
+      hint: "f32, f16 or bf16; an ONNX output, which needs none, ends in .onnx",
+      details: { flag: "dtype" },
+    });
+  }
   const dtype = (flags.dtype as string).toUpperCase() as ExportDtype;
   const { values } = await resolveInvocation(invocation);
   await using session = new Session({ threads: values.num_threads ?? undefined, memoryBytes: values.memory });
   const progress = await openProgress(terminal, "exporting");
   try {
     const result = await exportNative(
-      { input, output, dtype, force: flags.force === true, signal, onProgress: (event) => progress.update(event) },
+      {
+        input,
+        output,
+        dtype,
+        like,
+        // A variant set for quantize, in the environment, has nothing to say where there is no original.
+        variant: like === undefined && flags.variant === undefined ? undefined : (values.variant ?? undefined),
+        packed: flags.packed === true,
+        maxShardBytes: flags["max-shard-size"] as number | undefined,
+        force: flags.force === true,
+        signal,
+        onProgress: (event) => progress.update(event),
+      },
       session,
     );
-    const sections: Section[] = [
-      {
-        kind: "facts",
-        facts: [
-          ["input", input],
-          ["output", result.output],
-          ["tensors", `${result.tensors}, floating-point ones as ${dtype}`],
-          ["size", formatBytes(result.bytesOut)],
-          ["time", formatSeconds(result.seconds)],
-        ],
-      },
-    ];
+    const sections = exportSections(result, { input, dtype, showAll: terminal.verbose });
     return {
-      body: {
-        ...EMPTY_BODY,
-        output: result.output,
-        summary: { tensors: result.tensors, bytes_out: result.bytesOut, seconds: result.seconds, dtype },
-        warnings: result.warnings,
-      },
+      body: exportBody(result, dtype),
       text: (style) => renderText(null, sections, style),
       notes: result.warnings.map((warning) => `warning: ${warning}`),
     };

@@ -1,14 +1,19 @@
+import type { ProgressEvent } from "../../engine/progress.js";
 import { Session } from "../../engine/session.js";
 import { planModel, quantizeModel } from "../../quantize/quantize.js";
-import type { QuantizePlan } from "../../quantize/result.js";
-import { planBody, quantizeBody } from "../../report/json.js";
+import type { QuantizePlan, QuantizeResult } from "../../quantize/result.js";
+import { planBody, quantizeBody, validateBody } from "../../report/json.js";
 import { planSections } from "../../report/plan.js";
 import { quantizeSections } from "../../report/quantize.js";
 import { renderText } from "../../report/text.js";
+import { validateSections } from "../../report/validate.js";
+import type { ValidateResult } from "../../validate/result.js";
+import { validateModel } from "../../validate/validate.js";
 import type { Invocation, Outcome } from "../command.js";
 import { refuseDash } from "../paths.js";
 import { openProgress } from "../progress.js";
 import { resolveInvocation } from "../resolve.js";
+import { validationFailure } from "./validate.js";
 
 function planOutcome(plan: QuantizePlan): Outcome {
   const all = [...plan.warnings, ...plan.components.flatMap((component) => component.warnings)];
@@ -25,38 +30,64 @@ export async function runQuantize(invocation: Invocation): Promise<Outcome> {
   const input = refuseDash(args[0] as string, "MODEL");
   const config = await resolveInvocation(invocation);
   const { values } = config;
-  if (flags["dry-run"] === true) return planOutcome(await planModel({ input, config }));
-
-  const output = refuseDash(flags.output as string, "--output");
   await using session = new Session({ threads: values.num_threads ?? undefined, memoryBytes: values.memory });
   const progress = await openProgress(terminal, "quantizing");
+  const onProgress = (event: ProgressEvent) => {
+    progress.label(`${PHASE_LABELS[event.phase] ?? "quantizing"} ${event.component}`.trimEnd());
+    progress.update(event);
+  };
   try {
+    if (flags["dry-run"] === true) return planOutcome(await planModel({ input, config, signal, onProgress }, session));
+    const output = refuseDash(flags.output as string, "--output");
     const result = await quantizeModel(
-      {
-        input,
-        output,
-        config,
-        force: flags.force === true,
-        resume: flags.resume === true,
-        signal,
-        onProgress: (event) => {
-          progress.label(`quantizing ${event.component}`.trimEnd());
-          progress.update(event);
-        },
-      },
+      { input, output, config, force: flags.force === true, resume: flags.resume === true, signal, onProgress },
       session,
     );
-    return {
-      body: quantizeBody(result),
-      text: (style) => {
-        // Warnings are among the notes on stderr.
-        const sections = quantizeSections({ ...result, warnings: [] }, terminal.verbose ? "all" : "worst");
-        return renderText(null, sections, style);
-      },
-      report: { title: `Quantization of ${input}`, sections: quantizeSections(result, "all") },
-      notes: result.warnings.map((warning) => `warning: ${warning}`),
-    };
+    const validation =
+      flags.validate === undefined
+        ? null
+        : await validateModel(
+            {
+              original: input,
+              quantized: result.output,
+              ...(values.variant === null ? {} : { variant: values.variant }),
+              run: flags.validate === "run" ? { graph: values.graph } : undefined,
+              signal,
+              onProgress,
+            },
+            session,
+          );
+    return quantizeOutcome(input, result, validation, terminal.verbose ? "all" : "worst");
   } finally {
     progress.stop();
   }
+}
+
+/** What the progress is called in each phase; "quantizing" otherwise. */
+const PHASE_LABELS: Partial<Record<ProgressEvent["phase"], string>> = {
+  sample: "sampling",
+  calibrate: "calibrating",
+  validate: "validating",
+  run: "running",
+};
+
+function quantizeOutcome(
+  input: string,
+  result: QuantizeResult,
+  validation: ValidateResult | null,
+  extent: "worst" | "all",
+): Outcome {
+  const failure = validation === null ? null : validationFailure(validation);
+  // Warnings are among the notes on stderr.
+  const sections = (shown: "worst" | "all", warnings: readonly string[]) => [
+    ...quantizeSections({ ...result, warnings }, shown),
+    ...(validation === null ? [] : validateSections({ ...validation, warnings: [] }, shown)),
+  ];
+  return {
+    body: { ...quantizeBody(result), ...(validation === null ? {} : { validation: validateBody(validation) }) },
+    text: (style) => renderText(null, sections(extent, []), style),
+    report: { title: `Quantization of ${input}`, sections: sections("all", result.warnings) },
+    notes: [...result.warnings, ...(validation?.warnings ?? [])].map((warning) => `warning: ${warning}`),
+    ...(failure === null ? {} : { failure }),
+  };
 }

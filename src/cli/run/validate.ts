@@ -4,11 +4,13 @@ import { validateBody } from "../../report/json.js";
 import { renderText } from "../../report/text.js";
 import { validateSections, validateVerdict } from "../../report/validate.js";
 import type { ValidateResult } from "../../validate/result.js";
+import type { RunResult } from "../../validate/run-result.js";
 import { validateModel } from "../../validate/validate.js";
 import type { Invocation, Outcome } from "../command.js";
 import { refuseDash } from "../paths.js";
 import { openProgress } from "../progress.js";
 import { resolveInvocation } from "../resolve.js";
+import { readRunOptions } from "../run-flags.js";
 
 /** Layers named in an error's message; the others stand in the tables. */
 const MAX_NAMED = 3;
@@ -19,7 +21,7 @@ function nameSome(names: readonly string[]): string {
 }
 
 /** The error that a result with `passed: false` ends the command with. */
-function validationFailure(result: ValidateResult): ArrowQuantError | null {
+export function validationFailure(result: ValidateResult): ArrowQuantError | null {
   if (result.passed) return null;
   const { missing, extra, misshapen } = result;
   const failed = result.layers.filter((layer) => !layer.passed);
@@ -38,6 +40,7 @@ function validationFailure(result: ValidateResult): ArrowQuantError | null {
       details: { missing, extra, misshapen, changed },
     });
   }
+  if (failed.length === 0 && result.run !== null) return runFailure(result.run);
   const below = failed.map(({ name, metrics, threshold }) => ({
     name,
     cosine_similarity: metrics?.cosineSimilarity ?? null,
@@ -50,11 +53,31 @@ function validationFailure(result: ValidateResult): ArrowQuantError | null {
   );
 }
 
+/** The error of a run that differs too much. */
+function runFailure({ variants }: RunResult): ArrowQuantError {
+  const shown = variants.map(
+    ({ quantized, predictionError, psnrDb }) =>
+      `${quantized}: prediction error ${predictionError.toFixed(4)}` +
+      (psnrDb === null ? "" : `, PSNR ${psnrDb.toFixed(1)} dB`),
+  );
+  return new ArrowQuantError("E_QUALITY", `the quantized model predicts too differently (${shown.join("; ")})`, {
+    hint: "quantize with more bits, a smaller group or --calibration, or set --max-prediction-error and --min-psnr",
+    details: {
+      variants: variants.map(({ quantized, predictionError, psnrDb }) => ({
+        quantized,
+        prediction_error: predictionError,
+        psnr_db: psnrDb,
+      })),
+    },
+  });
+}
+
 export async function runValidate(invocation: Invocation): Promise<Outcome> {
   const { args, flags, terminal, signal } = invocation;
   const original = refuseDash(args[0] as string, "ORIGINAL");
   const quantized = refuseDash(args[1] as string, "QUANTIZED");
   const { values } = await resolveInvocation(invocation);
+  const run = readRunOptions(flags);
   const minAccuracy = flags["min-accuracy"] === undefined ? {} : { minAccuracy: values.min_accuracy };
   await using session = new Session({ threads: values.num_threads ?? undefined, memoryBytes: values.memory });
   const progress = await openProgress(terminal, "validating");
@@ -65,6 +88,7 @@ export async function runValidate(invocation: Invocation): Promise<Outcome> {
         quantized,
         ...minAccuracy,
         ...(values.variant === null ? {} : { variant: values.variant }),
+        run,
         signal,
         onProgress: (event) => progress.update(event),
       },

@@ -37,7 +37,7 @@ export class GraphBuilder {
   }
 
   /** A name that begins with `wish` and is taken from now on. */
-  #takeName(wish: string): string {
+  takeName(wish: string): string {
     let name = wish;
     for (let count = 2; this.#names.has(name); count++) name = `${wish}_${count}`;
     this.#names.add(name);
@@ -50,7 +50,7 @@ export class GraphBuilder {
     const key = `${type} [${shape}] ${bytes.toString("latin1")}`;
     const known = this.#constants.get(key);
     if (known !== undefined) return known;
-    const name = this.#takeName(`arrowquant/${type}`);
+    const name = this.takeName(`arrowquant/${type}`);
     const dataType = CONSTANT_TYPES[type];
     const tensor = { name, dataType, dims: shape.map(BigInt), rawData: Uint8Array.from(bytes) };
     this.#graph.initializer.push(create(TensorProtoSchema, tensor));
@@ -60,8 +60,8 @@ export class GraphBuilder {
 
   /** A node of one output, named after `about` and its operator. Returns the output's name. */
   node(opType: string, input: readonly string[], about: string, attribute: readonly AttributeProto[] = []): string {
-    const name = this.#takeName(`${about}/arrowquant/${opType}`);
-    const output = this.#takeName(`${name}_output`);
+    const name = this.takeName(`${about}/arrowquant/${opType}`);
+    const output = this.takeName(`${name}_output`);
     this.#nodes.push(
       create(NodeProtoSchema, { name, opType, input: [...input], output: [output], attribute: [...attribute] }),
     );
@@ -84,6 +84,11 @@ export function integerAttribute(name: string, value: number): AttributeProto {
 export function integersAttribute(name: string, values: readonly number[]): AttributeProto {
   const type = AttributeProto_AttributeType.INTS;
   return create(AttributeProtoSchema, { name, type, ints: values.map(BigInt) });
+}
+
+export function textAttribute(name: string, value: string): AttributeProto {
+  const type = AttributeProto_AttributeType.STRING;
+  return create(AttributeProtoSchema, { name, type, s: Uint8Array.from(Buffer.from(value, "utf8")) });
 }
 
 /** Names of values and nodes, those within subgraphs too: an inner name may not hide an outer one. */

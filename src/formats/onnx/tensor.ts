@@ -60,9 +60,11 @@ export interface TensorPlace {
   readonly byteLength: number;
 }
 
-/** `data_type` of a type in safetensors' spelling. Throws `E_DTYPE` where ONNX has no such type. */
-export function dataTypeOf(dtype: Dtype): number {
-  for (const [dataType, type] of ELEMENT_TYPES) if (type.dtype === dtype) return dataType;
+/** `data_type` of a type in safetensors' spelling, or of UINT4. Throws `E_DTYPE` where ONNX has no such type. */
+export function dataTypeOf(dtype: Dtype | "UINT4"): number {
+  for (const [dataType, { dtype: known, name }] of ELEMENT_TYPES) {
+    if (known === dtype || (known === null && name === dtype)) return dataType;
+  }
   throw new ArrowQuantError("E_DTYPE", `ONNX has no element type for ${dtype}`, { details: { dtype } });
 }
 

@@ -53,7 +53,8 @@ const RAW_DATA_FIELD = 9;
 /** New bytes of an initializer, replaced or added. */
 export interface InitializerBytes {
   readonly name: string;
-  readonly dtype: Dtype;
+  /** UINT4: two elements a byte, the first in the low half, over the whole tensor. */
+  readonly dtype: Dtype | "UINT4";
   readonly shape: readonly number[];
   /** The elements, little-endian and row-major, cut anywhere. */
   readonly chunks: () => AsyncIterable<Uint8Array>;

@@ -52,7 +52,7 @@ export interface RowsOptions {
   readonly reuseBuffers?: boolean;
 }
 
-interface FooterPlace {
+export interface FooterPlace {
   readonly footer: Footer;
   /** Where the footer starts. */
   readonly dataEnd: number;
@@ -68,7 +68,8 @@ function nativeError(path: string, problem: string, details: Readonly<Record<str
   return new ArrowQuantError("E_NATIVE", `"${path}" ${problem}`, { details: { path, ...details } });
 }
 
-async function readFooter(file: OpenFile): Promise<FooterPlace> {
+/** @throws E_NATIVE, E_TRUNCATED, E_LIMIT where the frame or the footer of a Parquet file is damaged */
+export async function readFooter(file: OpenFile): Promise<FooterPlace> {
   const { path, byteLength, identity } = file;
   const head = new Uint8Array(Math.min(MAGIC.length, byteLength));
   await readExactly(file, head, 0);

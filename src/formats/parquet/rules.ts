@@ -3,7 +3,7 @@
  * used.
  */
 import { ArrowQuantError } from "../../errors.js";
-import { DTYPES, isDtype } from "../../tensor/dtype.js";
+import { DTYPES, isBlockQuantized, isDtype } from "../../tensor/dtype.js";
 import { countElements, METHOD_NAMES, packedBytes, viewAs2d } from "../../tensor/layout.js";
 import type { FileKind } from "./columns.js";
 import { type NativeRow, type NativeRowMeta, QUANT_TYPES, rowCrc32, rowLabel } from "./row.js";
@@ -43,7 +43,10 @@ export function checkMeta(row: NativeRowMeta): void {
     refuse(row, `shape [${shape.join(", ")}] has ${elementCount} elements, num_params is ${paramCount}`);
   }
   if (!isDtype(dtype)) refuse(row, `dtype "${String(dtype)}" is unknown`);
-  if (storedDtype !== null && !isDtype(storedDtype)) refuse(row, `stored_dtype "${String(storedDtype)}" is unknown`);
+  // Tensors that a source holds in blocks are kept as float32.
+  if (storedDtype !== null && (!isDtype(storedDtype) || isBlockQuantized(storedDtype))) {
+    refuse(row, `stored_dtype "${String(storedDtype)}" is unknown`);
+  }
   if (!Object.hasOwn(QUANT_TYPES, quantType)) refuse(row, `quant_type "${String(quantType)}" is unknown`);
   if (method !== null && !METHOD_NAMES.includes(method)) refuse(row, `method "${String(method)}" is unknown`);
   if (chunkIndex < 0 || chunkIndex >= chunkCount) refuse(row, "the chunk's index is not below the number of chunks");

@@ -8,7 +8,7 @@
  * padding is spaces, keys are unique, `__metadata__` is an object of strings.
  */
 import { ArrowQuantError, type ErrorCode } from "../../errors.js";
-import { DTYPES, type Dtype, isDtype } from "../../tensor/dtype.js";
+import { DTYPES, type Dtype, isBlockQuantized, isDtype } from "../../tensor/dtype.js";
 import { countElements } from "../../tensor/layout.js";
 import { JsonScanner, quoteName } from "../json.js";
 
@@ -148,7 +148,8 @@ function readDtype(scanner: JsonScanner, name: string): Dtype {
   }
   const at = scanner.offset;
   const dtype = scanner.readString();
-  if (!isDtype(dtype)) return scanner.fail("E_DTYPE", `${quoteName(name)}: unknown type ${quoteName(dtype)}`, at);
+  if (!isDtype(dtype) || isBlockQuantized(dtype))
+    return scanner.fail("E_DTYPE", `${quoteName(name)}: unknown type ${quoteName(dtype)}`, at);
   return dtype;
 }
 

@@ -26,12 +26,16 @@ const ALIGNMENT = 8;
 /**
  * Lays tensors out by falling element size, so that each is aligned to its own type, otherwise in the order given
  * (safetensors/src/tensor.rs, `prepare`).
+ * @param metadata more entries of `__metadata__`
  */
-export function layOutSafetensors(tensors: readonly OutputTensor[]): SafetensorsLayout {
+export function layOutSafetensors(
+  tensors: readonly OutputTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): SafetensorsLayout {
   const ordered = [...tensors].sort((a, b) => DTYPES[b.dtype].bits - DTYPES[a.dtype].bits);
   const entries: Record<string, unknown> = Object.create(null);
   // transformers and diffusers load a file only where its format says "pt".
-  entries["__metadata__"] = { format: "pt", [WRITER_KEY]: WRITER_NAME };
+  entries["__metadata__"] = { format: "pt", [WRITER_KEY]: WRITER_NAME, ...metadata };
   const relative = new Map<string, number>();
   let end = 0;
   for (const { name, dtype, shape } of ordered) {

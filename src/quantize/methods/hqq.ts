@@ -12,6 +12,7 @@ const BLOCK_BYTES = 4 * 2048;
 export const hqq: Method = {
   name: "hqq",
   needs: "weights",
+  norm: 0.7,
   check(spec) {
     if (spec.symmetric) {
       throw new ArrowQuantError("E_CONFLICT", "method hqq moves zero points, symmetric has none to move", {

@@ -8,6 +8,8 @@ export interface Method extends RowQuantizer {
   readonly name: MethodName;
   /** What it must be given beside the spec. */
   readonly needs: "weights" | "hessian";
+  /** p of the Σ|w − ŵ|^p that it reduces. */
+  readonly norm: number;
   /** Throws `E_CONFLICT` where the spec cannot be done by this method. */
   check(spec: QuantSpec): void;
 }

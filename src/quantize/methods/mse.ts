@@ -9,6 +9,7 @@ const padToVector = (count: number) => Math.ceil(count / 4) * 4;
 export const mse: Method = {
   name: "mse",
   needs: "weights",
+  norm: 2,
   check() {},
   scratchBytes(spec, cols) {
     // A unit is searched at a time: a super-group, which a row can cut short, or a group.

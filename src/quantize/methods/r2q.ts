@@ -5,6 +5,7 @@ import type { Method } from "./method.js";
 export const r2q: Method = {
   name: "r2q",
   needs: "weights",
+  norm: 2,
   check(spec) {
     if (spec.bits !== 2) {
       throw new ArrowQuantError("E_CONFLICT", `method r2q has two bits, bit width is ${spec.bits}`, {

@@ -4,6 +4,7 @@ import type { Method } from "./method.js";
 export const rtn: Method = {
   name: "rtn",
   needs: "weights",
+  norm: 2,
   check() {},
   scratchBytes: () => 0,
   quantizeRows: (kernels, tilePtr, rowCount) => kernels.quantizeRowsRtn(tilePtr, rowCount),

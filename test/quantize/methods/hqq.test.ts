@@ -62,6 +62,24 @@ describe.each(KERNEL_BUILDS)("hqq, %s", (build) => {
     }
   });
 
+  it("counts columns by their importance: alike where it is one, not at all where it is zero", () => {
+    const cols = 96;
+    const values = gaussians(8 * cols, 5);
+    const spec = specOf({ method: "hqq", bits: 2, groupSize: 32 });
+    const plain = quantize(build, floatSource(values, cols), spec);
+    const ones = { ...floatSource(values, cols), importance: new Float32Array(cols).fill(1) };
+    expect(quantize(build, ones, spec)).toEqual(plain);
+    // Column 3 lies within the range of its group, so it only counts by what it pulls.
+    const importance = Float32Array.from({ length: cols }, (_, c) => (c === 3 ? 0 : 1 + (c % 5)));
+    const moved = values.map((w, i) => (i % cols === 3 ? 0 : w));
+    const zeroPoints = (weights: Float32Array) =>
+      quantize(build, { ...floatSource(weights, cols), importance }, { ...spec, zeroPointBits: null }).zeroPoints;
+    expect(zeroPoints(moved)).toEqual(zeroPoints(values.map((w, i) => (i % cols === 3 ? w / 1e3 : w))));
+    expect(zeroPoints(values)).not.toEqual(
+      quantize(build, floatSource(values, cols), { ...spec, zeroPointBits: null }).zeroPoints,
+    );
+  });
+
   it("never has a row of greater mean |w − ŵ| than its start, float32 storage", () => {
     fc.assert(
       fc.property(tensors(["hqq"]), ({ spec: drawn, rows, cols, values }) => {

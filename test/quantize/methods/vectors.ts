@@ -1,13 +1,9 @@
 /** Weights and expected results that tests of methods read from files or draw. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { allocatedBytes } from "../../../dist/kernels/arena.js";
-import { ChunkQuantizer } from "../../../dist/kernels/chunk-quantizer.js";
 import type { KernelBuild } from "../../../dist/kernels/load.js";
-import { TILE_FIELDS } from "../../../dist/kernels/tile.js";
-import { findMethod } from "../../../dist/quantize/methods/index.js";
 import type { QuantSpec } from "../../../dist/tensor/layout.js";
-import { bytesOf, kernelsOf, type Quantized } from "../../kernels/harness.js";
+import { bytesOf, floatSource, type Quantized, quantize } from "../../kernels/harness.js";
 
 /** The models that lie beside the repository, with their README. */
 export const SHARED_MODELS = fileURLToPath(new URL("../../../../shared/models/", import.meta.url));
@@ -85,13 +81,13 @@ export function referenceCases(method: string): ReferenceCase[] {
 }
 
 /** Stored parts as bytes, those that are null left out. */
-export function partsOf({ sums: _sums, ...outputs }: Quantized): Record<string, Uint8Array> {
+export function partsOf({ sums: _sums, outputSums: _outputSums, ...outputs }: Quantized): Record<string, Uint8Array> {
   return Object.fromEntries(
     Object.entries(outputs).flatMap(([name, part]) => (part === null ? [] : [[name, new Uint8Array(bytesOf(part))]])),
   );
 }
 
-/** `quantize` of test/kernels/harness.ts with an importance per input column, which nothing hands down yet. */
+/** `quantize` of test/kernels/harness.ts with an importance per input column. */
 export function quantizeImportant(
   build: KernelBuild,
   values: Float32Array,
@@ -99,27 +95,7 @@ export function quantizeImportant(
   spec: QuantSpec,
   importance: Float32Array,
 ): Quantized {
-  const kernels = kernelsOf(build);
-  const rows = values.length / cols;
-  const shape = { rows, cols, slabRows: rows, dtype: "F32", sourceScale: "none" } as const;
-  const quantizer = new ChunkQuantizer(kernels, findMethod(spec.method), spec, shape);
-  const ptr = kernels.arena.allocate(4 * cols + 64);
-  kernels.arena.floats(ptr, cols).set(importance);
-  // The tile is the first block of the arena; a field takes four bytes.
-  const tile = allocatedBytes(kernels.exports.heapBase());
-  kernels.arena.words(tile, TILE_FIELDS.length)[TILE_FIELDS.indexOf("importance")] = ptr;
-  quantizer.source(rows).set(bytesOf(values));
-  if (quantizer.quantize(rows) !== null) throw new Error("a weight cannot be quantized");
-  const { data, scales, zeroPoints, scaleCodes, zeroPointCodes } = quantizer.outputs();
-  return {
-    data: data.slice(),
-    scales: scales.slice(),
-    zeroPoints: zeroPoints?.slice() ?? null,
-    scaleCodes: scaleCodes?.slice() ?? null,
-    zeroPointCodes: zeroPointCodes?.slice() ?? null,
-    residualScaleCodes: null,
-    sums: quantizer.sums(),
-  };
+  return quantize(build, { ...floatSource(values, cols), importance }, spec);
 }
 
 /** Every weight of two or more dimensions of a model, as rows. */

@@ -1,0 +1,228 @@
+/** Where calibration samples come from, and how they get into the spool. */
+import { ArrowQuantError } from "../errors.js";
+import type { GraphRoles } from "../graph/roles.js";
+import type { RunSession } from "../runtime/runtime.js";
+import type { Scheduler } from "../sampler/scheduler.js";
+import { createScheduler } from "../sampler/schedulers.js";
+import type { Component } from "../tensor/info.js";
+import { countElements } from "../tensor/layout.js";
+import type { CalibrateJob } from "./calibration-job.js";
+import { openCalibrationData } from "./data/data.js";
+import type { Rejection } from "./data/rejections.js";
+import type { GraphInput, GraphInputs } from "./graph-inputs.js";
+import { countClasses, readModelConfig, settleShape } from "./model-facts.js";
+import { planTrajectories, spoolTrajectories } from "./sampling.js";
+import type { SampleSpool } from "./spool.js";
+import type { SourceInfo } from "./statistics-info.js";
+import { spoolRandom } from "./synthetic.js";
+import type { TimeRange } from "./time-bins.js";
+
+export interface FillJob {
+  readonly spool: SampleSpool;
+  /** The graph as it is; closed by who opens it. */
+  readonly openGraph: () => Promise<RunSession>;
+  readonly signal: AbortSignal;
+  /** Runs of the graph on one sample, and bytes of their inputs, since the last call. */
+  readonly onRun: (text: string, runs: number, bytes: number) => void;
+}
+
+export interface SampleSource {
+  /** Everything that the samples depend on, as plain JSON. */
+  readonly key: Readonly<Record<string, unknown>>;
+  readonly label: string;
+  /** Times that the scheduler knows; null: there is none. */
+  readonly timeRange: TimeRange | null;
+  /** Of the runs that filling takes. */
+  readonly totals: { readonly layers: number; readonly bytes: number };
+  readonly warnings: readonly string[];
+  /** Malformed rows met while filling. */
+  readonly rejected: () => readonly Rejection[];
+  /** Fills the spool; what the file is to say of the source. */
+  readonly fill: (job: FillJob) => Promise<SourceInfo>;
+}
+
+export interface SourceRequest {
+  readonly job: CalibrateJob;
+  readonly kind: "sampling" | "synthetic" | "data";
+  readonly component: Component;
+  readonly inputs: GraphInputs;
+  readonly roles: GraphRoles;
+  /** null: the model has none. */
+  readonly schedulerConfig: unknown;
+  readonly signal: AbortSignal;
+}
+
+const OPENERS: Readonly<
+  Record<SourceRequest["kind"], (request: SourceRequest) => SampleSource | Promise<SampleSource>>
+> = {
+  sampling: openSampling,
+  synthetic: openSynthetic,
+  data: openData,
+};
+
+/** @throws E_CALIBRATION, E_SCHEDULER, and what opening data throws */
+export async function openSamples(request: SourceRequest): Promise<SampleSource> {
+  return OPENERS[request.kind](request);
+}
+
+const NO_RUNS = { totals: { layers: 0, bytes: 0 }, rejected: () => [] } as const;
+
+function openSampling(request: SourceRequest): SampleSource {
+  const { job, inputs, roles, component, schedulerConfig } = request;
+  refuseUnknownInputs(inputs);
+  if (schedulerConfig === null) {
+    throw new ArrowQuantError("E_CALIBRATION", `there is no scheduler_config.json with "${job.input}" to sample by`, {
+      hint: "give the pipeline's folder, or calibration data: --calibration DATA",
+      details: { input: job.input },
+    });
+  }
+  const config = readModelConfig(component);
+  const sampleInput = inputs.inputs.find(({ role }) => role === "sample") as GraphInput;
+  const sampleShape = settleShape(sampleInput, config);
+  const classCount = settleClasses(request);
+  const scheduler = openScheduler(schedulerConfig, job.steps, sampleShape, config.get("patch_size"));
+  const { seed, samples: sampleCount } = job;
+  const { trajectories, runs } = planTrajectories(scheduler, sampleCount);
+  const bytesPerRun = 4 * countElements(sampleShape);
+  return {
+    key: { kind: "sampling", scheduler: schedulerConfig, steps: job.steps, seed, classCount, sampleShape },
+    label: `sampling: ${trajectories} trajectories of ${job.steps} steps, ${scheduler.name}, seed ${seed}`,
+    timeRange: scheduler.timeRange,
+    totals: { layers: runs, bytes: runs * bytesPerRun },
+    warnings: substitution(scheduler),
+    rejected: () => [],
+    fill: async ({ spool, openGraph, signal, onRun }) => {
+      const session = await openGraph();
+      try {
+        await spoolTrajectories(
+          {
+            session,
+            graph: inputs,
+            prediction: roles.prediction,
+            scheduler,
+            sampleShape,
+            classCount,
+            sampleCount,
+            seed,
+            signal,
+            onRun: (count) => onRun("sampling", count, count * bytesPerRun),
+          },
+          spool,
+        );
+      } finally {
+        await session.close();
+      }
+      return { kind: "sampling", scheduler: scheduler.name, steps: job.steps, seed, trajectories, classes: classCount };
+    },
+  };
+}
+
+function openSynthetic(request: SourceRequest): SampleSource {
+  const { job, inputs, component, schedulerConfig } = request;
+  const config = readModelConfig(component);
+  const shapes = new Map(inputs.inputs.map((input) => [input.name, settleShape(input, config)]));
+  const scheduler = schedulerConfig === null ? null : openScheduler(schedulerConfig, job.steps, [], undefined);
+  const classCount = countClasses(config);
+  const { seed, samples: sampleCount } = job;
+  return {
+    ...NO_RUNS,
+    key: {
+      kind: "synthetic",
+      scheduler: schedulerConfig,
+      steps: job.steps,
+      seed,
+      classCount,
+      shapes: Object.fromEntries(shapes),
+    },
+    label: `synthetic: random inputs, seed ${seed}, not what the model meets when it samples`,
+    timeRange: scheduler?.timeRange ?? null,
+    warnings: ["synthetic inputs are random: ranges and importances are not those of real samples"],
+    fill: async ({ spool, signal }) => {
+      await spoolRandom({ graph: inputs, shapes, scheduler, classCount, sampleCount, seed, signal }, spool);
+      return { kind: "synthetic", seed };
+    },
+  };
+}
+
+async function openData({ job, inputs, schedulerConfig, signal }: SourceRequest): Promise<SampleSource> {
+  // Only its range is used, which is the same for any number of steps; a scheduler that is not known has none.
+  const timeRange = schedulerConfig === null ? null : knownRange(schedulerConfig);
+  const data = await openCalibrationData(
+    job.source,
+    { inputs: inputs.inputs.map(({ role, name, dtype, shape }) => ({ role, name, dtype, shape })) },
+    {
+      limit: job.samples,
+      ...(job.maxRejected === undefined ? {} : { maxRejected: job.maxRejected }),
+      timeRange,
+      signal,
+      cacheFolder: job.cacheFolder,
+    },
+  );
+  const { kind, location, fingerprint } = data.source;
+  return {
+    ...NO_RUNS,
+    key: { kind: "data", fingerprint, timeRange },
+    label: `data ${location} (${kind}, ${data.selection})`,
+    timeRange,
+    warnings: [],
+    rejected: () => data.rejected,
+    fill: async ({ spool }) => {
+      for await (const sample of data.samples) {
+        signal.throwIfAborted();
+        await spool.append(sample);
+      }
+      return { kind: "data", fingerprint: spool.fingerprint() };
+    },
+  };
+}
+
+/** Inputs that sampling has nothing for. */
+function refuseUnknownInputs({ inputs }: GraphInputs): void {
+  const unknown = inputs.filter(({ role }) => role === "encoderStates" || role === "other").map(({ name }) => name);
+  if (unknown.length === 0) return;
+  throw new ArrowQuantError(
+    "E_CALIBRATION",
+    `sampling has no values for the inputs ${unknown.join(", ")} of the graph`,
+    {
+      hint: "give calibration data with them, --calibration DATA, or random ones: --calibration synthetic",
+      details: { inputs: unknown },
+    },
+  );
+}
+
+function settleClasses({ inputs, component }: SourceRequest): number | null {
+  if (!inputs.inputs.some(({ role }) => role === "classLabels")) return null;
+  const count = countClasses(readModelConfig(component));
+  if (count !== null) return count;
+  throw new ArrowQuantError("E_CALIBRATION", "config.json does not say how many classes the model has", {
+    hint: "add num_class_embeds to it, or give calibration data: --calibration DATA",
+    details: { component: component.name },
+  });
+}
+
+/** Flow schedulers that shift by resolution count the tokens of an image of the sample's size. */
+export function openScheduler(
+  config: unknown,
+  steps: number,
+  sampleShape: readonly number[],
+  patch: unknown,
+): Scheduler {
+  const patchSize = typeof patch === "number" && patch > 0 ? patch : 1;
+  const imageTokens = countElements(sampleShape.slice(1)) / patchSize ** 2;
+  return createScheduler(config, steps, sampleShape.length === 3 ? { imageTokens } : {});
+}
+
+/** The scheduler's range; null where the scheduler is none that is known: times are then taken as they are. */
+function knownRange(config: unknown): TimeRange | null {
+  try {
+    return createScheduler(config, 2, { mu: 1 }).timeRange;
+  } catch (thrown) {
+    if (thrown instanceof ArrowQuantError && thrown.code === "E_SCHEDULER") return null;
+    throw thrown;
+  }
+}
+
+function substitution({ name, substitutedFor }: Scheduler): string[] {
+  if (substitutedFor === null) return [];
+  return [`${substitutedFor} is stood in for by ${name}: the same times and noise levels, another solver`];
+}

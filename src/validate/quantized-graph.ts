@@ -1,0 +1,124 @@
+/** The graph of the original with a native file's weights in it, and with its activation parameters. */
+import type { ActivationQuantizer } from "../formats/onnx/activation-quantizer.js";
+import { quantizeActivations } from "../formats/onnx/edit.js";
+import type { ModelProto } from "../formats/onnx/onnx-pb.js";
+import type { OnnxFile } from "../formats/onnx/read.js";
+import type { NativeFile, NativeRowHeader } from "../formats/parquet/reader.js";
+import type { TimeAwareQuant } from "../formats/parquet/row.js";
+import { openSafetensors } from "../formats/safetensors/reader.js";
+import type { GraphLayer } from "../graph/layers.js";
+import type { GraphMatch } from "../graph/match.js";
+import { type WeightReplacement, writeGraphWithWeights } from "../graph/replace.js";
+import { readExactly, withFile } from "../io/read.js";
+import type { TensorInfo } from "../tensor/info.js";
+import { viewAs2d } from "../tensor/layout.js";
+
+/** Weights are copied this much at a time. */
+const PIECE_BYTES = 4 * 1024 * 1024;
+
+/** A quantized layer, and where the graph multiplies with its weight. */
+export interface RunLayer {
+  readonly row: NativeRowHeader;
+  readonly layers: readonly GraphLayer[];
+}
+
+export interface RunLayers {
+  readonly run: readonly RunLayer[];
+  readonly notRun: readonly { readonly name: string; readonly reason: string }[];
+}
+
+/** The quantized layers of a native file, divided into those that the graph has and those that it has not. */
+export async function divideLayers(native: NativeFile, match: GraphMatch): Promise<RunLayers> {
+  const reasons = new Map(match.unmatched.map(({ tensorName, reason }) => [tensorName, reason]));
+  const run: RunLayer[] = [];
+  const notRun: { name: string; reason: string }[] = [];
+  for await (const row of native.rowHeaders()) {
+    if (row.quantType === "none" || row.chunkIndex > 0) continue;
+    const matched = match.matched.get(row.layerName);
+    if (matched !== undefined) run.push({ row, layers: matched.layers });
+    else notRun.push({ name: row.layerName, reason: reasons.get(row.layerName) ?? "not in the graph" });
+  }
+  return { run, notRun };
+}
+
+/**
+ * Writes the graph with the weights of `run`.
+ * @param weightsPath the native file exported to float32
+ * @param quantizers what is done to activations; empty: nothing
+ */
+export async function writeQuantizedGraph(
+  file: OnnxFile,
+  match: GraphMatch,
+  run: readonly RunLayer[],
+  weightsPath: string,
+  quantizers: readonly ActivationQuantizer[],
+  outPath: string,
+): Promise<void> {
+  const { tensors } = await openSafetensors(weightsPath, weightsPath);
+  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  const replacements = run.map(({ row }): WeightReplacement => {
+    const tensor = byName.get(row.layerName) as TensorInfo;
+    return { tensorName: row.layerName, rows: () => readRows(weightsPath, tensor) };
+  });
+  const edit = (model: ModelProto) => {
+    if (quantizers.length > 0) quantizeActivations(model, quantizers);
+  };
+  await writeGraphWithWeights(file, match, replacements, outPath, edit);
+}
+
+/** Whole rows of a float32 tensor; the chunks are good until the next one. */
+async function* readRows(path: string, { location, shape }: TensorInfo): AsyncGenerator<Uint8Array> {
+  const rowBytes = 4 * viewAs2d(shape).cols;
+  const piece = Buffer.allocUnsafeSlow(Math.max(1, Math.floor(PIECE_BYTES / rowBytes)) * rowBytes);
+  for (let at = 0; at < location.byteLength; at += piece.length) {
+    const part = piece.subarray(0, Math.min(piece.length, location.byteLength - at));
+    await withFile(path, (open) => readExactly(open, part, location.byteOffset + at));
+    yield part;
+  }
+}
+
+/** The quantizers of activations that the file holds parameters for. */
+export function storedQuantizers(run: readonly RunLayer[], timeInput: string): ActivationQuantizer[] {
+  return run.flatMap(({ row, layers }) => {
+    const { timeAware, spatial } = row;
+    if (timeAware === null || !timeAware.enabled || timeAware.timeGroupParams.length === 0) return [];
+    const scales = spatial?.equalizationScales ?? new Float32Array(0);
+    return layers.map((layer) => ({
+      ...placeOf(layer, scales),
+      bits: timeAware.activationBits,
+      mode: modeOf(timeAware, timeInput),
+    }));
+  });
+}
+
+/** Quantizers that find the range of each token while running. */
+export function dynamicQuantizers(run: readonly RunLayer[], bits: number): ActivationQuantizer[] {
+  return run.flatMap(({ row, layers }) =>
+    layers.map((layer) => ({
+      ...placeOf(layer, row.spatial?.equalizationScales ?? new Float32Array(0)),
+      bits,
+      mode: { kind: "dynamic-token" } as const,
+    })),
+  );
+}
+
+function placeOf(
+  { input, node, channelAxis }: GraphLayer,
+  scales: Float32Array,
+): Pick<ActivationQuantizer, "value" | "consumers" | "smoothing" | "channelAxis"> {
+  return { value: input, consumers: [node], smoothing: scales.length === 0 ? null : scales, channelAxis };
+}
+
+function modeOf({ timeGroupParams }: TimeAwareQuant, timeInput: string): ActivationQuantizer["mode"] {
+  const [only, second] = timeGroupParams;
+  if (only !== undefined && second === undefined) {
+    return { kind: "static", scale: only.scale, zeroPoint: only.zeroPoint };
+  }
+  return {
+    kind: "time",
+    timeInput,
+    starts: timeGroupParams.map(({ timeRange }) => timeRange.start),
+    scales: Float32Array.from(timeGroupParams, ({ scale }) => scale),
+    zeroPoints: Float32Array.from(timeGroupParams, ({ zeroPoint }) => zeroPoint),
+  };
+}
