@@ -224,7 +224,7 @@ export const SETTING_FLAGS: readonly Flag[] = [
   {
     name: "gptq-order",
     value: "activation|natural",
-    description: "Method gptq: columns by falling diagonal of the Hessian, or as they stand",
+    description: "Method gptq: columns in activation order (largest diagonal of the Hessian first), or as they stand",
     group: CALIBRATION,
     setting: "gptq_order",
   },

@@ -79,7 +79,8 @@ export const configSchema = z.strictObject({
     .enum([...GPTQ_ORDERS])
     .default("activation")
     .meta({
-      description: "Method gptq: columns by falling diagonal of the Hessian, or as they stand.",
+      description:
+        "Method gptq: columns in activation order (largest diagonal of the Hessian first), or as they stand.",
     }),
   calibration: location
     .nullable()

@@ -7,6 +7,7 @@ import { detectArchitecture, stripNames } from "./keep.js";
 import { checkLayerRules, compileLayerRules, planLayers } from "./layers.js";
 import { detectModality, type NamedComponent } from "./modality.js";
 import type { ComponentPlan, Decision, LayerPlan } from "./plan.js";
+import { checkRequantization } from "./requantize.js";
 import { chooseStrategy, planCalibration, treatLayer } from "./strategy.js";
 
 export interface PlanInput {
@@ -23,7 +24,8 @@ export interface PlanInput {
  * One plan per component, in order, from headers alone.
  * @throws `E_MODALITY` where the modality is neither set nor evident; `E_PATTERN` for a pattern that is no
  *   regular expression or that matches no tensor of any component; `E_NOTHING` where every tensor would be
- *   kept; `E_CONFLICT` for settings that cannot be met
+ *   kept; `E_CONFLICT` for settings that cannot be met; `E_PREQUANTIZED` for a source that is quantized already
+ *   where `allow_requantize` is false
  */
 export function planComponents({ components, pipelineClassName, config, calibration }: PlanInput): ComponentPlan[] {
   const { values } = config;
@@ -70,6 +72,7 @@ export function planComponents({ components, pipelineClassName, config, calibrat
           ? [`component "${component.name}" has no known architecture: layers are kept by common names`]
           : []),
         ...warnOfUncovered(calibration, component.name, layers),
+        ...checkRequantization(component.name, layers, values.allow_requantize),
       ],
       baseSpec: strategy.baseSpec,
       calibration: planCalibration(strategy),

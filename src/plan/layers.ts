@@ -13,7 +13,7 @@
 import { distance } from "fastest-levenshtein";
 import { type ConfigKey, describeOrigin, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
-import { DTYPES, isFloat } from "../tensor/dtype.js";
+import { DTYPES, isFloat, keptDtype } from "../tensor/dtype.js";
 import type { TensorInfo } from "../tensor/info.js";
 import { type BitWidth, countElements } from "../tensor/layout.js";
 import type { Architecture } from "./keep.js";
@@ -86,7 +86,7 @@ export function planLayers(
   return tensors.map((tensor, index): LayerPlan => {
     const { bits, reason, pinned } = decide(tensor, names[index] as string, rules, context);
     // The source's scale is applied on reading, and its product is no float8 any more.
-    const storedDtype = tensor.sourceScale === null ? tensor.dtype : "F32";
+    const storedDtype = tensor.sourceScale === null ? keptDtype(tensor.dtype) : "F32";
     const common = { tensor, storedDtype, pinned: pinned ?? false };
     if (bits === "none") {
       return { ...common, reason, spec: null, candidates: [], calibrated: false, spatial: null, activations: null };

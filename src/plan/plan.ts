@@ -58,7 +58,7 @@ export interface SpatialSettings {
 export interface GptqSettings {
   /** Added to the diagonal, as a part of its mean. */
   readonly damp: number;
-  /** Columns by falling diagonal of the Hessian, or as they stand. */
+  /** Columns in activation order (largest diagonal of the Hessian first), or as they stand. */
   readonly order: (typeof GPTQ_ORDERS)[number];
 }
 

@@ -117,8 +117,10 @@ export function layerMemory(layer: LayerPlan, slabBytes: number): LayerMemory {
   if (spec === null) {
     const { sourceScale, dtype: sourceDtype } = tensor;
     const conversion = { cols, slabRows, sourceDtype, outDtype: "F32" } as const;
-    const arenaBytes =
-      sourceScale === null ? 0 : Converter.bytesNeeded({ ...conversion, sourceScale: sourceScale.per });
+    const isCopied = sourceScale === null && sourceDtype === layer.storedDtype;
+    const arenaBytes = isCopied
+      ? 0
+      : Converter.bytesNeeded({ ...conversion, sourceScale: sourceScale === null ? "none" : sourceScale.per });
     return { slabRows, arenaBytes, chunkBufferBytes: kept.chunkBufferBytes, plannedBufferBytes: kept.totalBufferBytes };
   }
   const chain = [spec, ...layer.candidates].flatMap(specChain);

@@ -5,7 +5,7 @@ import { ArrowQuantError } from "../errors.js";
 import type { NativeRow } from "../formats/parquet/row.js";
 import { readSourceScales } from "../formats/scale.js";
 import { isKept, packKeptRow, packRow, type RowPlace, RowTracker } from "../quantize/stored-rows.js";
-import { DTYPES, type Dtype } from "../tensor/dtype.js";
+import { DTYPES, type Dtype, keptDtype } from "../tensor/dtype.js";
 import type { Component, TensorInfo } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
 import { addSums, deriveMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
@@ -229,7 +229,7 @@ function validatedLayer(component: string, tally: LayerTally, minAccuracy: numbe
 }
 
 function sameShape(row: NativeRow, tensor: TensorInfo): boolean {
-  const stored = tensor.sourceScale === null ? tensor.dtype : "F32";
+  const stored = tensor.sourceScale === null ? keptDtype(tensor.dtype) : "F32";
   return (
     row.dtype === tensor.dtype &&
     row.shape.length === tensor.shape.length &&

@@ -11,6 +11,7 @@ import { findMethod, METHODS } from "../../dist/quantize/methods/index.js";
 import type { MethodName } from "../../dist/tensor/layout.js";
 import { specs } from "./arbitraries.js";
 import { floatSource, gaussians, quantize, specOf, storedOf } from "./harness.js";
+import { syntheticFactor } from "./hessians.js";
 
 const methods = Object.keys(METHODS) as MethodName[];
 
@@ -79,9 +80,23 @@ describe("the arena", () => {
         fc.integer({ min: 1, max: 12 }),
         fc.constantFrom("F64" as const, "F32" as const, "F16" as const, "F8_E4M3" as const),
         fc.constantFrom("none" as const, "tensor" as const, "row" as const),
-        (spec, rows, cols, slabRows, dtype, sourceScale) => {
+        fc.option(fc.record({ rowCount: fc.integer({ min: 1, max: 20 }), quantizes: fc.boolean() })),
+        (spec, rows, cols, slabRows, dtype, sourceScale, heldBack) => {
           const method = findMethod(spec.method);
-          const shape = { rows, cols, slabRows, dtype, sourceScale };
+          const activations = heldBack?.quantizes
+            ? { bits: 8, scales: new Float32Array(20), zeroPoints: new Float32Array(20) }
+            : null;
+          const shape = {
+            ...{ rows, cols, slabRows, dtype, sourceScale },
+            ...(method.needs === "hessian" ? { hessian: syntheticFactor(cols) } : {}),
+            ...(heldBack === null
+              ? {}
+              : {
+                  heldBack: { rowCount: heldBack.rowCount, activations },
+                  importance: new Float32Array(cols),
+                  equalizationScales: new Float32Array(cols).fill(1),
+                }),
+          };
           new ChunkQuantizer(kernels, method, spec, shape);
           expect(kernels.arena.usedBytes).toBe(ChunkQuantizer.bytesNeeded(method, spec, shape));
           const converted = { cols, slabRows, sourceDtype: dtype, sourceScale, outDtype: "F16" as const };
