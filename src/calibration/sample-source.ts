@@ -8,6 +8,7 @@ import type { Component } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
 import type { CalibrateJob } from "./calibration-job.js";
 import { openCalibrationData } from "./data/data.js";
+import { hubOf } from "./data/location.js";
 import type { Rejection } from "./data/rejections.js";
 import type { GraphInput, GraphInputs } from "./graph-inputs.js";
 import { countClasses, readModelConfig, settleShape } from "./model-facts.js";
@@ -156,6 +157,7 @@ async function openData({ job, inputs, schedulerConfig, signal }: SourceRequest)
       timeRange,
       signal,
       cacheFolder: job.cacheFolder,
+      hub: hubOf(process.env),
     },
   );
   const { kind, location, fingerprint } = data.source;

@@ -2,6 +2,7 @@
 import { ArrowQuantError } from "../errors.js";
 import type { RunOptions } from "../validate/run-result.js";
 import type { Flag } from "./command.js";
+import { ROLE_FLAGS, readRoles } from "./role-flags.js";
 
 const RUN = "RUN FLAGS";
 
@@ -72,6 +73,7 @@ export const RUN_FLAGS: readonly Flag[] = [
     group: RUN,
     parse: parseNumber("max-prediction-error", 0, 1e6, false),
   },
+  ...ROLE_FLAGS,
   {
     name: "min-psnr",
     value: "dB",
@@ -96,6 +98,7 @@ export function readRunOptions(flags: Readonly<Record<string, unknown>>): RunOpt
     seed: flags["run-seed"] as number | undefined,
     dynamicBits: flags["dynamic-bits"] as number | undefined,
     images: flags.images as string | undefined,
+    roles: readRoles(flags),
     maxPredictionError: flags["max-prediction-error"] as number | undefined,
     minPsnr: flags["min-psnr"] as number | undefined,
   };

@@ -25,7 +25,7 @@ export function calibratedComponent({ components }: Model): string {
  * @throws what `calibrateModel` does
  */
 export async function obtainStatistics(
-  job: Pick<QuantizeJob, "input" | "onProgress">,
+  job: Pick<QuantizeJob, "input" | "roles" | "onProgress">,
   model: Model,
   { values }: ResolvedConfig,
   session: Session,
@@ -41,7 +41,7 @@ export async function obtainStatistics(
       samples: values.calibration_samples,
       steps: values.calibration_steps,
       seed: values.seed,
-      roles: {},
+      roles: job.roles ?? {},
       variant: values.variant,
       components:
         model.components.length === 1 && model.pipelineClassName === null ? null : [calibratedComponent(model)],

@@ -2,6 +2,7 @@
 import type { ConfigSettings, ResolvedConfig } from "../config/config.js";
 import type { ProgressListener } from "../engine/progress.js";
 import type { QuantType } from "../formats/parquet/row.js";
+import type { RoleNames } from "../graph/roles.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import type { MethodName } from "../tensor/layout.js";
 import type { ErrorMetrics, OutputMetrics } from "../tensor/metrics.js";
@@ -24,12 +25,14 @@ export interface QuantizeJob {
    * if it is stopped too. Takes as much disk again as the output, in `OUTPUT.arrowquant-resume`, until the job is done.
    */
   readonly resume?: boolean | undefined;
+  /** Names of the graph's inputs and output, for calibration, where they are not evident. */
+  readonly roles?: RoleNames | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ProgressListener | undefined;
 }
 
 /** What is to be planned. */
-export type PlanJob = Pick<QuantizeJob, "input" | "config" | "signal" | "onProgress">;
+export type PlanJob = Pick<QuantizeJob, "input" | "config" | "roles" | "signal" | "onProgress">;
 
 /** One tensor as it was written. */
 export interface LayerReport {

@@ -6,6 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openCalibrationData } from "../calibration/data/data.js";
+import { hubOf } from "../calibration/data/location.js";
 import type { CalibrationSample } from "../calibration/data/sample.js";
 import { describeInputs, type GraphInput } from "../calibration/graph-inputs.js";
 import { countClasses, findSchedulerConfig, readModelConfig, settleShape } from "../calibration/model-facts.js";
@@ -176,7 +177,9 @@ async function predict(
 ): Promise<Outcome> {
   const { options } = job;
   const graph = describeInputs(listInputs(file), roles);
-  const notes = layers.notRun.length === 0 ? [] : [`${layers.notRun.length} quantized layers are not in the graph`];
+  const missing = layers.notRun.length;
+  const notes =
+    missing === 0 ? [] : [`quantized layers that the graph does not have, and that ran as they were: ${missing}`];
   const sampleCount = options.samples ?? DEFAULT_SAMPLES;
   if (options.data) {
     const stream = await openCalibrationData(
@@ -187,6 +190,7 @@ async function predict(
         minSamples: 1,
         signal: job.signal,
         cacheFolder: job.cacheFolder,
+        hub: hubOf(process.env),
       },
     );
     const samples: CalibrationSample[] = [];

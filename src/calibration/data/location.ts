@@ -11,6 +11,11 @@ export interface Hub {
 
 export const DEFAULT_HUB: Hub = { endpoint: "https://huggingface.co", token: null };
 
+/** The hub that the environment names, as Hugging Face's own tools read it. */
+export function hubOf(environment: Readonly<Record<string, string | undefined>>): Hub {
+  return { endpoint: environment.HF_ENDPOINT || DEFAULT_HUB.endpoint, token: environment.HF_TOKEN || null };
+}
+
 export interface RemoteAddress {
   readonly kind: "http" | "hub";
   /** As given, for messages. */

@@ -1,4 +1,5 @@
 import type { Command } from "../command.js";
+import { ROLE_FLAGS } from "../role-flags.js";
 import {
   CONFIG_FLAG,
   DISPLAY_FLAGS,
@@ -50,6 +51,7 @@ export const quantize: Command = {
     CONFIG_FLAG,
     ...SETTING_FLAGS,
     FAIL_FAST_FLAG,
+    ...ROLE_FLAGS,
     ...ENGINE_FLAGS,
     ...DISPLAY_FLAGS,
   ],

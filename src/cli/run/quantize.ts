@@ -13,6 +13,7 @@ import type { Invocation, Outcome } from "../command.js";
 import { refuseDash } from "../paths.js";
 import { openProgress } from "../progress.js";
 import { resolveInvocation } from "../resolve.js";
+import { readRoles } from "../role-flags.js";
 import { validationFailure } from "./validate.js";
 
 function planOutcome(plan: QuantizePlan): Outcome {
@@ -30,6 +31,7 @@ export async function runQuantize(invocation: Invocation): Promise<Outcome> {
   const input = refuseDash(args[0] as string, "MODEL");
   const config = await resolveInvocation(invocation);
   const { values } = config;
+  const roles = readRoles(flags);
   await using session = new Session({ threads: values.num_threads ?? undefined, memoryBytes: values.memory });
   const progress = await openProgress(terminal, "quantizing");
   const onProgress = (event: ProgressEvent) => {
@@ -37,10 +39,11 @@ export async function runQuantize(invocation: Invocation): Promise<Outcome> {
     progress.update(event);
   };
   try {
-    if (flags["dry-run"] === true) return planOutcome(await planModel({ input, config, signal, onProgress }, session));
+    if (flags["dry-run"] === true)
+      return planOutcome(await planModel({ input, config, roles, signal, onProgress }, session));
     const output = refuseDash(flags.output as string, "--output");
     const result = await quantizeModel(
-      { input, output, config, force: flags.force === true, resume: flags.resume === true, signal, onProgress },
+      { input, output, config, roles, force: flags.force === true, resume: flags.resume === true, signal, onProgress },
       session,
     );
     const validation =
@@ -51,7 +54,7 @@ export async function runQuantize(invocation: Invocation): Promise<Outcome> {
               original: input,
               quantized: result.output,
               ...(values.variant === null ? {} : { variant: values.variant }),
-              run: flags.validate === "run" ? { graph: values.graph } : undefined,
+              run: flags.validate === "run" ? { graph: values.graph, roles } : undefined,
               signal,
               onProgress,
             },
