@@ -1,10 +1,14 @@
 /** `quantize --calibration … --validate run` and `validate --run` as a user types them. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { makeRows, writeScheduler, writeSmallModel } from "../calibration/small-model.js";
-import { temporaryFolder } from "./models.js";
+import { temporaryFolder, UNET } from "./models.js";
 import { documentOf, run } from "./program.js";
+
+/** Of the same weights as the model that ships in test/models. */
+const GRAPH = fileURLToPath(new URL("../../../shared/models/unet-mnist/onnx/model.onnx", import.meta.url));
 
 const folder = temporaryFolder();
 const model = join(folder, "model");
@@ -56,18 +60,29 @@ describe("quantize --validate run", () => {
 });
 
 describe("validate --run", () => {
-  it("shows both models side by side, and ends with 4 where the predictions differ too much", async () => {
+  it("shows both models side by side, and what did not run", async () => {
     const line = ["validate", model, output, "--run", "--run-samples", "2", "--run-steps", "4", "--min-accuracy", "0"];
     const shown = await run(line, { env });
     expect(shown.code).toBe(0);
     expect(shown.stderr).toMatch(/^warning: quantized layers that the graph does not have, .*: 1\n$/);
-    for (const text of ["Quantized but not run", "Run side by side", "2 samples denoised in 4 steps of DDIMScheduler, seed 1", "PSNR dB"]) {
+    for (const text of [
+      "Quantized but not run",
+      "Run side by side",
+      "2 samples denoised in 4 steps of DDIMScheduler, seed 1",
+      "PSNR dB",
+    ]) {
       expect(shown.stdout).toContain(text);
     }
-    const failed = await run([...line, "--max-prediction-error", "0", "--quiet"], { env });
-    expect(failed.code).toBe(4);
-    expect(failed.stderr).toMatch(
-      /^E_QUALITY: the quantized model predicts too differently \(weights: prediction error /,
+  });
+
+  it("ends with 4 where the predictions differ too much, by the graph that is named", async () => {
+    const unet = join(folder, "unet.parquet");
+    await run(["quantize", UNET, "-o", unet, "--bit-width", "2", "--min-accuracy", "0", "--quiet"], { env });
+    const line = ["validate", UNET, unet, "--run", "--graph", GRAPH, "--run-samples", "1", "--run-steps", "2"];
+    const ended = await run([...line, "--min-accuracy", "0", "--max-prediction-error", "0.001", "--quiet"], { env });
+    expect(ended.code).toBe(4);
+    expect(ended.stderr).toMatch(
+      /^E_QUALITY: the quantized model predicts too differently \(weights: prediction error 0\./,
     );
   });
 
