@@ -2,8 +2,7 @@
  * Proves a native file against its source: re-read from disk, checksums verified, every tensor rebuilt by the
  * kernels and compared with the source slab by slab.
  */
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { stat } from "node:fs/promises";
 import { defaultCacheFolder } from "../calibration/cache.js";
 import { ProgressMeter } from "../engine/meter.js";
 import type { Session } from "../engine/session.js";
@@ -11,6 +10,7 @@ import { deriveSignal, raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
 import { DENOISERS } from "../formats/diffusers.js";
 import { openModel } from "../formats/open.js";
+import { listNativeFiles } from "../formats/parquet/native-files.js";
 import { type NativeFile, openNative } from "../formats/parquet/reader.js";
 import { assertUnchanged } from "../io/unchanged.js";
 import { summarizeLayers, totalMetrics } from "../quantize/summary.js";
@@ -142,20 +142,6 @@ async function compareFile(
   }
   await assertUnchanged(component.files);
   return comparer.result(minAccuracy, warnings);
-}
-
-/** The native files of a path: itself, or the `.parquet` files of a folder. */
-async function listNativeFiles(path: string): Promise<string[]> {
-  const found = await stat(path).catch(() => null);
-  if (found === null) {
-    throw new ArrowQuantError("E_NOT_FOUND", `${path} does not exist`, { details: { path } });
-  }
-  if (!found.isDirectory()) return [path];
-  const names = (await readdir(path)).filter((name) => name.endsWith(".parquet")).sort();
-  if (names.length === 0) {
-    throw new ArrowQuantError("E_UNKNOWN_FORMAT", `${path} holds no .parquet file`, { details: { path } });
-  }
-  return names.map((name) => join(path, name));
 }
 
 interface ComponentSource {
