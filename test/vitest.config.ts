@@ -6,8 +6,9 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     testTimeout: 60_000,
     hookTimeout: 120_000,
-    // Tests start worker threads of their own on machines with few cores.
     pool: "forks",
+    // Tests start threads and processes of their own and wait for them; two files at once keep two cores busy.
+    maxWorkers: 2,
     coverage: {
       provider: "v8",
       include: ["dist/**/*.js"],
