@@ -10,7 +10,7 @@
  */
 import { loadRow } from "./convert";
 import { encodeRow } from "./encode";
-import { alignUp, clamp, largestCode } from "./number";
+import { addLanes, alignUp, clamp, largestCode } from "./number";
 import { finishRow } from "./row";
 import { groupRange, proposeRange, rangeLow } from "./rtn";
 import { storeScales, storeZeroPoints } from "./storage";
@@ -103,10 +103,8 @@ function iterateGroup(u: usize, n: i32, z: f32, largest: f32, invBeta: f32): voi
       pulls = f32x4.add(pulls, pull4(rb, xb, s0, s1, s2, s3));
       u += 32;
     } while (u < end);
-    absoluteSum = f32x4.extract_lane(sizes, 0) + f32x4.extract_lane(sizes, 1) + f32x4.extract_lane(sizes, 2) +
-      f32x4.extract_lane(sizes, 3);
-    pullSum = f32x4.extract_lane(pulls, 0) + f32x4.extract_lane(pulls, 1) + f32x4.extract_lane(pulls, 2) +
-      f32x4.extract_lane(pulls, 3);
+    absoluteSum = addLanes(sizes);
+    pullSum = addLanes(pulls);
   } else {
     let a0: f32 = 0, a1: f32 = 0, a2: f32 = 0, a3: f32 = 0;
     let p0: f32 = 0, p1: f32 = 0, p2: f32 = 0, p3: f32 = 0;
@@ -140,10 +138,8 @@ function iterateWeighted(u: usize, h: usize, n: i32, z: f32, largest: f32, invBe
       u += 16;
       h += 16;
     } while (u < end);
-    absoluteSum = f32x4.extract_lane(sizes, 0) + f32x4.extract_lane(sizes, 1) + f32x4.extract_lane(sizes, 2) +
-      f32x4.extract_lane(sizes, 3);
-    pullSum = f32x4.extract_lane(pulls, 0) + f32x4.extract_lane(pulls, 1) + f32x4.extract_lane(pulls, 2) +
-      f32x4.extract_lane(pulls, 3);
+    absoluteSum = addLanes(sizes);
+    pullSum = addLanes(pulls);
   } else {
     let a0: f32 = 0, a1: f32 = 0, a2: f32 = 0, a3: f32 = 0;
     let p0: f32 = 0, p1: f32 = 0, p2: f32 = 0, p3: f32 = 0;

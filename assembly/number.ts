@@ -50,3 +50,15 @@ export function alignUp(n: i32, alignment: i32): i32 {
 export function copyFloats(dst: usize, src: usize, n: i32): void {
   for (const end = dst + (n << 2); dst < end; dst += 4, src += 4) store<f32>(dst, load<f32>(src));
 }
+
+/** The four lanes added as ((0 + 1) + 2) + 3. */
+// @ts-ignore: decorator
+@inline
+export function addLanes(lanes: v128): f32 {
+  return (
+    f32x4.extract_lane(lanes, 0) +
+    f32x4.extract_lane(lanes, 1) +
+    f32x4.extract_lane(lanes, 2) +
+    f32x4.extract_lane(lanes, 3)
+  );
+}

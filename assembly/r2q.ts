@@ -8,7 +8,7 @@
  * re-coding compares with the new α₁.
  */
 import { loadRow } from "./convert";
-import { largestCode } from "./number";
+import { addLanes, largestCode } from "./number";
 import { finishRow } from "./row";
 import { codeValues, endOfSuper, proposeSuperScale } from "./storage";
 import { Tile } from "./tile";
@@ -73,17 +73,6 @@ function sumAbove(weights: usize, importance: usize, n: i32, threshold: f32): vo
       sumAboveThreshold += sum;
     }
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function addLanes(lanes: v128): f32 {
-  return (
-    f32x4.extract_lane(lanes, 0) +
-    f32x4.extract_lane(lanes, 1) +
-    f32x4.extract_lane(lanes, 2) +
-    f32x4.extract_lane(lanes, 3)
-  );
 }
 
 /** Proposes `tile.scales` (α₁) and `tile.residualScales` (α₂) of every group. */

@@ -26,10 +26,18 @@ import { HELD_BACK_EVERY } from "./time-bins.js";
 export async function calibrateModel(job: CalibrateJob, session: Session): Promise<CalibrateResult> {
   using place = await session.jobs.enter(job.signal);
   try {
-    return await calibrateWithin(job, session, place);
+    return (await calibrateWithin(job, session, place)).result;
   } catch (thrown) {
     throw place.signal.aborted ? place.signal.reason : thrown;
   }
+}
+
+/** What a calibration answers, with its statistics open: hashing the file a second time takes as long as the first. */
+export interface Calibrated {
+  readonly statistics: Statistics;
+  readonly result: CalibrateResult;
+  /** Of the calibration alone: those of session and model are their opener's to tell. */
+  readonly warnings: readonly string[];
 }
 
 /** `calibrateModel` within a job that is under way: a second place might never come free. */
@@ -37,7 +45,7 @@ export async function calibrateWithin(
   job: CalibrateJob,
   session: Session,
   place: CalibrationPlace,
-): Promise<CalibrateResult> {
+): Promise<Calibrated> {
   const startedAt = performance.now();
   const model = await openModel(job.input, {
     ...(job.variant === null ? {} : { variant: job.variant }),
@@ -48,7 +56,7 @@ export async function calibrateWithin(
   const kind = await classifySource(job.source);
   const done = await settle({ job, session, place, model, component, modelFingerprint, kind });
   const { statistics } = done;
-  return {
+  const result: CalibrateResult = {
     path: statistics.path,
     info: statistics.info,
     fingerprint: statistics.fingerprint,
@@ -59,6 +67,7 @@ export async function calibrateWithin(
     rejected: done.rejected,
     warnings: [...session.warnings, ...model.warnings, ...done.warnings],
   };
+  return { statistics, result, warnings: done.warnings };
 }
 
 interface Setting {

@@ -3,10 +3,9 @@ import { join } from "node:path";
 import { ProgressMeter } from "../engine/meter.js";
 import type { ProgressListener } from "../engine/progress.js";
 import type { Session } from "../engine/session.js";
-import { ArrowQuantError } from "../errors.js";
 import { fingerprintComponent } from "../formats/fingerprint.js";
 import { type OnnxFile, readOnnx } from "../formats/onnx/read.js";
-import { locateGraph } from "../graph/locate.js";
+import { requireGraph } from "../graph/locate.js";
 import { matchGraph } from "../graph/match.js";
 import { type GraphRoles, inferRoles } from "../graph/roles.js";
 import { listInputs } from "../graph/value.js";
@@ -47,13 +46,7 @@ export async function prepareRun(request: {
   readonly signal: AbortSignal;
 }): Promise<PreparedRun> {
   const { job, kind, component, signal } = request;
-  const path = await locateGraph(job.input, job.graph);
-  if (path === null) {
-    throw new ArrowQuantError("E_GRAPH", `there is no ONNX graph beside "${job.input}", which calibration runs`, {
-      hint: "export one (optimum-cli export onnx, or torch.onnx.export) and name it with --graph model.onnx",
-      details: { input: job.input },
-    });
-  }
+  const path = await requireGraph(job.input, job.graph);
   const file = await readOnnx(path);
   const roles = inferRoles(file, job.roles);
   const inputs = describeInputs(listInputs(file), roles);

@@ -2,7 +2,6 @@
 import { ArrowQuantError } from "../errors.js";
 import type { GraphRoles } from "../graph/roles.js";
 import type { RunSession } from "../runtime/runtime.js";
-import type { Scheduler } from "../sampler/scheduler.js";
 import { createScheduler } from "../sampler/schedulers.js";
 import type { Component } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
@@ -10,9 +9,10 @@ import type { CalibrateJob } from "./calibration-job.js";
 import { openCalibrationData } from "./data/data.js";
 import { hubOf } from "./data/location.js";
 import type { Rejection } from "./data/rejections.js";
-import type { GraphInput, GraphInputs } from "./graph-inputs.js";
+import type { GraphInputs } from "./graph-inputs.js";
 import { countClasses, readModelConfig, settleShape } from "./model-facts.js";
 import { planTrajectories, spoolTrajectories } from "./sampling.js";
+import { openScheduler, setUpSampling } from "./sampling-setup.js";
 import type { SampleSpool } from "./spool.js";
 import type { SourceInfo } from "./statistics-info.js";
 import { spoolRandom } from "./synthetic.js";
@@ -70,41 +70,34 @@ const NO_RUNS = { totals: { layers: 0, bytes: 0 }, rejected: () => [] } as const
 
 function openSampling(request: SourceRequest): SampleSource {
   const { job, inputs, roles, component, schedulerConfig } = request;
-  refuseUnknownInputs(inputs);
-  if (schedulerConfig === null) {
-    throw new ArrowQuantError("E_CALIBRATION", `there is no scheduler_config.json with "${job.input}" to sample by`, {
-      hint: "give the pipeline's folder, or calibration data: --calibration DATA",
-      details: { input: job.input },
-    });
-  }
-  const config = readModelConfig(component);
-  const sampleInput = inputs.inputs.find(({ role }) => role === "sample") as GraphInput;
-  const sampleShape = settleShape(sampleInput, config);
-  const classCount = settleClasses(request);
-  const scheduler = openScheduler(schedulerConfig, job.steps, sampleShape, config.get("patch_size"));
-  const { seed, samples: sampleCount } = job;
+  const { steps, seed, samples: sampleCount } = job;
+  const dataHint = "give calibration data, --calibration DATA, or random inputs: --calibration synthetic";
+  const noScheduler = `there is no scheduler_config.json with "${job.input}" to sample by`;
+  const missingScheduler = new ArrowQuantError("E_CALIBRATION", noScheduler, {
+    hint: "give the pipeline's folder, or calibration data: --calibration DATA",
+    details: { input: job.input },
+  });
+  const setup = { component, graph: inputs, roles, schedulerConfig, missingScheduler, steps, seed, dataHint };
+  const { denoiser, scheduler, warnings } = setUpSampling(setup);
+  const { sampleShape, classCount } = denoiser;
   const { trajectories, runs } = planTrajectories(scheduler, sampleCount);
   const bytesPerRun = 4 * countElements(sampleShape);
   return {
-    key: { kind: "sampling", scheduler: schedulerConfig, steps: job.steps, seed, classCount, sampleShape },
-    label: `sampling: ${trajectories} trajectories of ${job.steps} steps, ${scheduler.name}, seed ${seed}`,
+    key: { kind: "sampling", scheduler: schedulerConfig, steps, seed, classCount, sampleShape },
+    label: `sampling: ${trajectories} trajectories of ${steps} steps, ${scheduler.name}, seed ${seed}`,
     timeRange: scheduler.timeRange,
     totals: { layers: runs, bytes: runs * bytesPerRun },
-    warnings: substitution(scheduler),
+    warnings,
     rejected: () => [],
     fill: async ({ spool, openGraph, signal, onRun }) => {
       const session = await openGraph();
       try {
         await spoolTrajectories(
           {
+            ...denoiser,
             session,
-            graph: inputs,
-            prediction: roles.prediction,
             scheduler,
-            sampleShape,
-            classCount,
             sampleCount,
-            seed,
             signal,
             onRun: (count) => onRun("sampling", count, count * bytesPerRun),
           },
@@ -113,7 +106,7 @@ function openSampling(request: SourceRequest): SampleSource {
       } finally {
         await session.close();
       }
-      return { kind: "sampling", scheduler: scheduler.name, steps: job.steps, seed, trajectories, classes: classCount };
+      return { kind: "sampling", scheduler: scheduler.name, steps, seed, trajectories, classes: classCount };
     },
   };
 }
@@ -178,42 +171,6 @@ async function openData({ job, inputs, schedulerConfig, signal }: SourceRequest)
   };
 }
 
-/** Inputs that sampling has nothing for. */
-function refuseUnknownInputs({ inputs }: GraphInputs): void {
-  const unknown = inputs.filter(({ role }) => role === "encoderStates" || role === "other").map(({ name }) => name);
-  if (unknown.length === 0) return;
-  throw new ArrowQuantError(
-    "E_CALIBRATION",
-    `sampling has no values for the inputs ${unknown.join(", ")} of the graph`,
-    {
-      hint: "give calibration data with them, --calibration DATA, or random ones: --calibration synthetic",
-      details: { inputs: unknown },
-    },
-  );
-}
-
-function settleClasses({ inputs, component }: SourceRequest): number | null {
-  if (!inputs.inputs.some(({ role }) => role === "classLabels")) return null;
-  const count = countClasses(readModelConfig(component));
-  if (count !== null) return count;
-  throw new ArrowQuantError("E_CALIBRATION", "config.json does not say how many classes the model has", {
-    hint: "add num_class_embeds to it, or give calibration data: --calibration DATA",
-    details: { component: component.name },
-  });
-}
-
-/** Flow schedulers that shift by resolution count the tokens of an image of the sample's size. */
-export function openScheduler(
-  config: unknown,
-  steps: number,
-  sampleShape: readonly number[],
-  patch: unknown,
-): Scheduler {
-  const patchSize = typeof patch === "number" && patch > 0 ? patch : 1;
-  const imageTokens = countElements(sampleShape.slice(1)) / patchSize ** 2;
-  return createScheduler(config, steps, sampleShape.length === 3 ? { imageTokens } : {});
-}
-
 /** The scheduler's range; null where the scheduler is none that is known: times are then taken as they are. */
 function knownRange(config: unknown): TimeRange | null {
   try {
@@ -222,9 +179,4 @@ function knownRange(config: unknown): TimeRange | null {
     if (thrown instanceof ArrowQuantError && thrown.code === "E_SCHEDULER") return null;
     throw thrown;
   }
-}
-
-function substitution({ name, substitutedFor }: Scheduler): string[] {
-  if (substitutedFor === null) return [];
-  return [`${substitutedFor} is stood in for by ${name}: the same times and noise levels, another solver`];
 }

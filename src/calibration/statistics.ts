@@ -5,6 +5,7 @@ import { ArrowQuantError } from "../errors.js";
 import { openSafetensors } from "../formats/safetensors/reader.js";
 import { type OpenFile, readExactly, withFile } from "../io/read.js";
 import { assertUnchanged } from "../io/unchanged.js";
+import type { InputStatistics } from "../plan/input-distributions.js";
 import type { SourceFile, TensorInfo } from "../tensor/info.js";
 import {
   type ChannelStatistic,
@@ -21,26 +22,16 @@ import {
 export type { StatisticsInfo, ValueInfo } from "./statistics-info.js";
 
 /** Statistics of what a layer is multiplied with; T time bins, C channels, K columns. */
-export interface LayerStatistics {
+export interface LayerStatistics extends InputStatistics {
   /** Key of the value in `StatisticsInfo.values`; layers of the same input share it. */
   readonly value: string;
-  readonly channels: number;
   readonly cols: number;
   /** Consecutive columns of one channel: K/C, but of a grouped convolution kernel height · width. */
   readonly colsPerChannel: number;
   /** Then all arrays but `meansq` and `count` are empty: the source (an imatrix) knows no more. */
   readonly secondMomentsOnly: boolean;
-  /** Each [T, C], row-major. */
+  /** [T, C], row-major. */
   readonly absmax: Float32Array;
-  readonly min: Float32Array;
-  readonly max: Float32Array;
-  readonly mean: Float32Array;
-  readonly meansq: Float32Array;
-  /** [T]: positions (tokens, pixels) that passed. */
-  readonly count: Float64Array;
-  /** [T, 2048]: how many elements of all channels lie in each of 2048 equal bins of [−2^e, 2^e], e of the time bin. */
-  readonly histogram: Uint32Array;
-  readonly histogramExponent: Int32Array;
   /** F32 [K, K], XᵀX/n. */
   readonly hessian: { readonly path: string; readonly byteOffset: number; readonly byteLength: number } | null;
   /** F32 [rowCount, K]. */

@@ -30,6 +30,16 @@ export async function locateGraph(input: string, given: string | null): Promise<
   return ofPipeline ?? null;
 }
 
+/** `locateGraph` where there must be one. Throws `E_GRAPH` where there is none. */
+export async function requireGraph(input: string, given: string | null): Promise<string> {
+  const path = await locateGraph(input, given);
+  if (path !== null) return path;
+  throw new ArrowQuantError("E_GRAPH", `there is no ONNX graph beside "${input}" to run the model by`, {
+    hint: "export one (optimum-cli export onnx, or torch.onnx.export) and name it with --graph model.onnx",
+    details: { input },
+  });
+}
+
 async function locateGiven(path: string): Promise<string> {
   if (!(await statOrThrow(path)).isDirectory()) return path;
   const [found] = await existing([join(path, GRAPH_NAME), join(path, GRAPH_FOLDER, GRAPH_NAME)]);

@@ -14,7 +14,7 @@ import { type OnnxFile, readOnnx } from "../formats/onnx/read.js";
 import { type InitializerBytes, writeOnnx } from "../formats/onnx/write.js";
 import { openModel } from "../formats/open.js";
 import { type NativeFile, openNative } from "../formats/parquet/reader.js";
-import { locateGraph } from "../graph/locate.js";
+import { requireGraph } from "../graph/locate.js";
 import { type GraphMatch, matchGraph } from "../graph/match.js";
 import {
   type PartTensors,
@@ -196,23 +196,11 @@ function countCodes(weight: QuantizedWeight, add: (byteCount: number, layerCount
 }
 
 async function openSource(job: OnnxExportJob, native: NativeFile): Promise<Source> {
-  const path = await locateGraph(job.original, job.graph ?? null);
-  if (path === null) {
-    throw new ArrowQuantError("E_GRAPH", `no ONNX graph beside "${job.original}"`, {
-      hint: "name it with --graph model.onnx; optimum-cli export onnx writes one",
-      details: { original: job.original },
-    });
-  }
+  const path = await requireGraph(job.original, job.graph ?? null);
   const component = await openComponent(job, native.component);
   const file = await readOnnx(path);
   const match = await matchGraph(file, component);
-  const layers = await divideLayers(native, match);
-  if (layers.run.length === 0) {
-    throw new ArrowQuantError("E_GRAPH", `"${path}" has none of the quantized layers of "${native.path}"`, {
-      hint: "is it the graph of this model?",
-      details: { graph: path, native: native.path, notRun: layers.notRun.slice(0, 10) },
-    });
-  }
+  const layers = await divideLayers(native, file, match);
   const quantizers = job.activations ? storedQuantizers(layers.run, inferRoles(file, job.roles).time) : [];
   if (job.activations && quantizers.length === 0) {
     throw new ArrowQuantError("E_CONFLICT", `"${native.path}" holds no parameters for activations`, {

@@ -49,7 +49,7 @@ export class Factors {
 
   /** A factor of the layer's own, its input divided by `scales`; `discard` it after use. */
   async make(calibration: LayerCalibration, cols: number, scales: Float32Array | null): Promise<Factor> {
-    const { hessian, colsPerChannel } = calibration;
+    const { hessian } = calibration;
     if (hessian === null) return null;
     const path = this.#newPath();
     this.#paths.add(path);
@@ -58,7 +58,6 @@ export class Factors {
         kind: "factor",
         hessian,
         cols,
-        colsPerChannel,
         equalizationScales: scales,
         ...this.#settings,
         outputPath: path,

@@ -79,7 +79,6 @@ export async function prepareVariant(
     calibration: {
       importance: equalizeImportance(calibration.importance, scales, colsPerChannel, method.norm),
       equalizationScales: scales,
-      colsPerChannel,
       factor,
       heldBack:
         measuresOutput && heldBack !== null

@@ -114,13 +114,12 @@ async function settleWidth(
   }
   // Every candidate needed a Hessian that there is none of, or that cannot be factored.
   const spec = withoutHessian(specs[0] as QuantSpec);
-  const reason = `, ${spec.method} as the Hessian is not positive definite`;
   if (knowledge === null || spec === specs[0]) {
     const attempt = await measureLayer(source, spec, null, countsBytes);
     return { variant: { spec, equalization: null, activations: null }, attempt, trials: [], notes: [] };
   }
   const found = (await searchLayer(source, knowledge, [spec], countsBytes)) as WidthOutcome;
-  return { ...found, notes: [...found.notes, reason.slice(2)] };
+  return { ...found, notes: [...found.notes, `${spec.method} as the Hessian is not positive definite`] };
 }
 
 /** What stands in for gptq where there is no Hessian to use. */

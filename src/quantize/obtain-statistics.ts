@@ -1,7 +1,7 @@
 /** Statistics for a quantization: the file that the configuration names, or those of a calibration run for it. */
 import { defaultCacheFolder } from "../calibration/cache.js";
 import { calibrateWithin } from "../calibration/calibrate.js";
-import { openStatistics, type Statistics } from "../calibration/statistics.js";
+import type { Statistics } from "../calibration/statistics.js";
 import type { ResolvedConfig } from "../config/config.js";
 import type { Job } from "../engine/jobs.js";
 import type { Session } from "../engine/session.js";
@@ -32,7 +32,7 @@ export async function obtainStatistics(
   place: Job,
 ): Promise<ObtainedStatistics | null> {
   if (values.calibration === null) return null;
-  const { path, warnings } = await calibrateWithin(
+  const { statistics, warnings } = await calibrateWithin(
     {
       input: job.input,
       graph: values.graph,
@@ -52,5 +52,5 @@ export async function obtainStatistics(
     session,
     place,
   );
-  return { statistics: await openStatistics(path), warnings };
+  return { statistics, warnings };
 }

@@ -3,15 +3,20 @@
  * The sums of parts add up, so a chunk's give the tensor's and the tensors' give the model's.
  */
 
-export interface ErrorSums {
-  /** Σ w·ŵ */
+/** Of something against what stands for it: a layer's output y = W·x against ŷ = Ŵ·x̂, or a prediction. */
+export interface OutputSums {
+  /** Σ y·ŷ */
   dot: number;
-  /** Σ w² */
+  /** Σ y² */
   sourceNorm2: number;
-  /** Σ ŵ² */
+  /** Σ ŷ² */
   rebuiltNorm2: number;
-  /** Σ (w − ŵ)² */
+  /** Σ (y − ŷ)² */
   errorNorm2: number;
+}
+
+/** The same of weights w against ŵ. */
+export interface ErrorSums extends OutputSums {
   /** max |w − ŵ| */
   maxAbsError: number;
 }
@@ -28,15 +33,12 @@ export interface ErrorMetrics extends ErrorSums {
 }
 
 export function zeroSums(): ErrorSums {
-  return { dot: 0, sourceNorm2: 0, rebuiltNorm2: 0, errorNorm2: 0, maxAbsError: 0 };
+  return { ...zeroOutputSums(), maxAbsError: 0 };
 }
 
 /** Adds `part` to `total` in place; the order of calls is the order of addition. */
 export function addSums(total: ErrorSums, part: ErrorSums): void {
-  total.dot += part.dot;
-  total.sourceNorm2 += part.sourceNorm2;
-  total.rebuiltNorm2 += part.rebuiltNorm2;
-  total.errorNorm2 += part.errorNorm2;
+  addOutputSums(total, part);
   total.maxAbsError = Math.max(total.maxAbsError, part.maxAbsError);
 }
 
@@ -51,18 +53,6 @@ export function deriveMetrics(sums: ErrorSums): ErrorMetrics {
     relativeRmse: errorNorm2 === 0 ? 0 : Math.sqrt(errorNorm2) / Math.sqrt(sourceNorm2),
     gain: sourceNorm2 === 0 ? (rebuiltNorm2 === 0 ? 1 : Infinity) : dot / sourceNorm2,
   };
-}
-
-/** What is measured of a layer's output y = W·x against ŷ = Ŵ·x̂; sums of parts add up. */
-export interface OutputSums {
-  /** Σ y·ŷ */
-  dot: number;
-  /** Σ y² */
-  sourceNorm2: number;
-  /** Σ ŷ² */
-  rebuiltNorm2: number;
-  /** Σ (y − ŷ)² */
-  errorNorm2: number;
 }
 
 export interface OutputMetrics {

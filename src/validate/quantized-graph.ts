@@ -1,4 +1,5 @@
 /** The graph of the original with a native file's weights in it, and with its activation parameters. */
+import { ArrowQuantError } from "../errors.js";
 import type { ActivationQuantizer } from "../formats/onnx/activation-quantizer.js";
 import { quantizeActivations } from "../formats/onnx/edit.js";
 import type { ModelProto } from "../formats/onnx/onnx-pb.js";
@@ -27,8 +28,11 @@ export interface RunLayers {
   readonly notRun: readonly { readonly name: string; readonly reason: string }[];
 }
 
-/** The quantized layers of a native file, divided into those that the graph has and those that it has not. */
-export async function divideLayers(native: NativeFile, match: GraphMatch): Promise<RunLayers> {
+/**
+ * The quantized layers of a native file, divided into those that the graph has and those that it has not.
+ * Throws `E_GRAPH` where it has none of them.
+ */
+export async function divideLayers(native: NativeFile, graph: OnnxFile, match: GraphMatch): Promise<RunLayers> {
   const reasons = new Map(match.unmatched.map(({ tensorName, reason }) => [tensorName, reason]));
   const run: RunLayer[] = [];
   const notRun: { name: string; reason: string }[] = [];
@@ -38,7 +42,11 @@ export async function divideLayers(native: NativeFile, match: GraphMatch): Promi
     if (matched !== undefined) run.push({ row, layers: matched.layers });
     else notRun.push({ name: row.layerName, reason: reasons.get(row.layerName) ?? "not in the graph" });
   }
-  return { run, notRun };
+  if (run.length > 0) return { run, notRun };
+  throw new ArrowQuantError("E_GRAPH", `"${graph.path}" has none of the quantized layers of "${native.path}"`, {
+    hint: "is it the graph of this model?",
+    details: { graph: graph.path, native: native.path, notRun: notRun.slice(0, 10) },
+  });
 }
 
 /**

@@ -8,23 +8,21 @@ import { join } from "node:path";
 import { openCalibrationData } from "../calibration/data/data.js";
 import { hubOf } from "../calibration/data/location.js";
 import type { CalibrationSample } from "../calibration/data/sample.js";
-import { describeInputs, type GraphInput } from "../calibration/graph-inputs.js";
-import { countClasses, findSchedulerConfig, readModelConfig, settleShape } from "../calibration/model-facts.js";
-import { openScheduler } from "../calibration/sample-source.js";
-import type { DenoiserInputs } from "../calibration/sampling.js";
+import { describeInputs } from "../calibration/graph-inputs.js";
+import { findSchedulerConfig } from "../calibration/model-facts.js";
+import { setUpSampling } from "../calibration/sampling-setup.js";
 import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
 import type { ActivationQuantizer } from "../formats/onnx/activation-quantizer.js";
 import { type OnnxFile, readOnnx } from "../formats/onnx/read.js";
 import type { NativeFile } from "../formats/parquet/reader.js";
-import { locateGraph } from "../graph/locate.js";
+import { requireGraph } from "../graph/locate.js";
 import { matchGraph } from "../graph/match.js";
 import { type GraphRoles, inferRoles } from "../graph/roles.js";
 import { listInputs } from "../graph/value.js";
 import { exportNative } from "../quantize/export.js";
 import { drawImageGrid } from "../report/image-grid.js";
 import { loadRuntime, type RunSession } from "../runtime/runtime.js";
-import type { Scheduler } from "../sampler/scheduler.js";
 import type { Component } from "../tensor/info.js";
 import { psnr } from "../tensor/prediction-metrics.js";
 import {
@@ -108,23 +106,10 @@ export async function runModels(job: RunJob, session: Session): Promise<RunResul
 
 /** Writes the quantized graphs into `folder`. */
 async function prepare({ original, component, native, options, signal }: RunJob, session: Session, folder: string) {
-  const path = await locateGraph(original, options.graph ?? null);
-  if (path === null) {
-    throw new ArrowQuantError("E_GRAPH", `no ONNX graph beside "${original}" to run the model by`, {
-      hint: "name it with --graph model.onnx; optimum-cli export onnx writes one",
-      details: { original },
-    });
-  }
-  const file = await readOnnx(path);
+  const file = await readOnnx(await requireGraph(original, options.graph ?? null));
   const roles = inferRoles(file, options.roles);
   const match = await matchGraph(file, component);
-  const layers = await divideLayers(native, match);
-  if (layers.run.length === 0) {
-    throw new ArrowQuantError("E_GRAPH", `"${path}" has none of the quantized layers of "${native.path}"`, {
-      hint: "is it the graph of this model?",
-      details: { graph: path, native: native.path, notRun: layers.notRun.slice(0, 10) },
-    });
-  }
+  const layers = await divideLayers(native, file, match);
   const weightsPath = join(folder, "weights.safetensors");
   await exportNative({ input: native.path, output: weightsPath, dtype: "F32", signal }, session);
   const quantizers = chooseQuantizers(native, layers, options, roles.time);
@@ -206,8 +191,16 @@ async function predict(
   }
   const seed = options.seed ?? DEFAULT_SEED;
   const steps = options.steps ?? DEFAULT_STEPS;
-  const denoiser = denoiserInputs(job, graph, roles, seed);
-  const scheduler = await findScheduler(job, file.path, steps, denoiser.sampleShape);
+  const { denoiser, scheduler, warnings } = setUpSampling({
+    component: job.component,
+    graph,
+    roles,
+    schedulerConfig: await findSchedulerConfig(job.original, file.path),
+    missingScheduler: missingScheduler(job, file.path),
+    steps,
+    seed,
+    dataHint: "give inputs with --run-data",
+  });
   const run = await runSampling(original, quantized, denoiser, scheduler, sampleCount, job.signal, job.onRun);
   const peakToPeak = findPeakToPeak(run.original);
   const image = await drawImages(options.images ?? null, run, [sampleCount, ...denoiser.sampleShape]);
@@ -221,53 +214,15 @@ async function predict(
       ),
     ),
     images: image.path,
-    warnings: [
-      ...notes,
-      ...image.notes,
-      ...(scheduler.substitutedFor === null
-        ? []
-        : [`sampled with ${scheduler.name}, which stands in for ${scheduler.substitutedFor}`]),
-    ],
+    warnings: [...notes, ...image.notes, ...warnings],
   };
 }
 
-async function findScheduler(
-  { original, component }: RunJob,
-  graphPath: string,
-  steps: number,
-  sampleShape: readonly number[],
-): Promise<Scheduler> {
-  const config = await findSchedulerConfig(original, graphPath);
-  if (config !== null) return openScheduler(config, steps, sampleShape, readModelConfig(component).get("patch_size"));
-  throw new ArrowQuantError("E_SCHEDULER", `no scheduler_config.json beside "${original}" or its graph`, {
+function missingScheduler({ original }: RunJob, graphPath: string): ArrowQuantError {
+  return new ArrowQuantError("E_SCHEDULER", `no scheduler_config.json beside "${original}" or its graph`, {
     hint: "put one there, or give inputs with --run-data",
     details: { original, graph: graphPath },
   });
-}
-
-function denoiserInputs(
-  { component }: RunJob,
-  graph: ReturnType<typeof describeInputs>,
-  roles: GraphRoles,
-  seed: number,
-): DenoiserInputs {
-  const config = readModelConfig(component);
-  const fed = graph.inputs.find(({ role }) => role === "encoderStates" || role === "other");
-  if (fed !== undefined) {
-    throw new ArrowQuantError("E_CALIBRATION", `the graph takes "${fed.name}", which sampling alone cannot make`, {
-      hint: "give inputs with --run-data",
-      details: { input: fed.name, role: fed.role },
-    });
-  }
-  const classCount = roles.classLabels === null ? null : countClasses(config);
-  if (roles.classLabels !== null && classCount === null) {
-    throw new ArrowQuantError("E_CALIBRATION", `config.json does not say how many classes "${roles.classLabels}" has`, {
-      hint: "give inputs with --run-data",
-      details: { input: roles.classLabels },
-    });
-  }
-  const sampleInput = graph.inputs.find(({ role }) => role === "sample") as GraphInput;
-  return { graph, prediction: roles.prediction, sampleShape: settleShape(sampleInput, config), classCount, seed };
 }
 
 function summarize(quantized: RunVariant["quantized"], times: readonly TimeError[], psnrDb: number | null): RunVariant {

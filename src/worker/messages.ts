@@ -75,7 +75,6 @@ export interface ChunkCalibration {
   readonly importance: Float32Array | null;
   /** float32[channels]: what the weights of each input channel are multiplied by first. */
   readonly equalizationScales: Float32Array | null;
-  readonly colsPerChannel: number;
   /** What method gptq needs. */
   readonly factor: HessianFactorPlace | null;
   /** null: the output's error is not measured. */
@@ -161,7 +160,6 @@ export interface FactorTask {
   /** float32[cols, cols] */
   readonly hessian: FloatPlace;
   readonly cols: number;
-  readonly colsPerChannel: number;
   /** float32[channels]: what the input is divided by; null: nothing. */
   readonly equalizationScales: Float32Array | null;
   readonly damp: number;
