@@ -31,19 +31,20 @@ import {
 
 /** `kernelCode` of src/tensor/dtype.ts; types of blocks are those from Q4_0 on. */
 export const Q4_0: i32 = 6;
-const Q4_1: i32 = 7;
-const Q5_0: i32 = 8;
-const Q5_1: i32 = 9;
-const Q8_0: i32 = 10;
-const Q2_K: i32 = 11;
-const Q3_K: i32 = 12;
-const Q4_K: i32 = 13;
-const Q5_K: i32 = 14;
+export const Q4_1: i32 = 7;
+export const Q5_0: i32 = 8;
+export const Q5_1: i32 = 9;
+export const Q8_0: i32 = 10;
+export const Q2_K: i32 = 11;
+export const Q3_K: i32 = 12;
+export const Q4_K: i32 = 13;
+export const Q5_K: i32 = 14;
+export const Q6_K: i32 = 15;
 
 /** float32 of the block that a row shares with the row before or after it. */
 const SHARED_BLOCK = memory.data(4 * 256, 16);
 
-function blockBytes(dtype: i32): i32 {
+export function blockBytes(dtype: i32): i32 {
   switch (dtype) {
     case Q4_0:
       return Q4_0_BYTES;

@@ -11,6 +11,10 @@ import type { GgufTensor } from "./tensors.js";
 
 const PREFIX = "comfy.gguf.orig_shape.";
 
+export function originalShapeKey(tensorName: string): string {
+  return PREFIX + tensorName;
+}
+
 /** Every tensor's shape before it was stored. @throws E_SHAPE for one of another number of elements */
 export function restoreShapes<T extends Pick<GgufTensor, "name" | "shape">>(
   tensors: readonly T[],

@@ -8,14 +8,15 @@ import type { WeightSet } from "../safetensors/reader.js";
 import { type GgufHeader, readHeader } from "./header.js";
 import type { GgufEntry } from "./metadata.js";
 import { restoreShapes } from "./original-shape.js";
-
-/** `NAME-00002-of-00003.gguf` (llama_split_path of llama.cpp). */
-const SPLIT_NAME = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/;
+import { PREFIX_KEY } from "./own-keys.js";
+import { SPLIT_KEYS, SPLIT_NAME, splitName } from "./split.js";
 
 /** The weights of one GGUF model. */
 export interface GgufModel extends WeightSet {
   /** `general.architecture`, where it is set. */
   readonly architecture: string | null;
+  /** What this program took off every name when it wrote the file; empty: nothing. */
+  readonly namePrefix: string;
 }
 
 interface GgufFile {
@@ -55,12 +56,14 @@ export async function openGguf(path: string): Promise<GgufModel> {
   const { source } = files[0] as GgufFile;
   const { restored, warnings: shapeWarnings } = restoreShapes(tensors, metadata, source);
   const architecture = metadata.get("general.architecture")?.value;
+  const namePrefix = metadata.get(PREFIX_KEY)?.value;
   return {
     files: files.map(({ file }) => file),
     tensors: restored,
     metadata: [],
     warnings: [...warnings, ...shapeWarnings],
     architecture: typeof architecture === "string" ? architecture : null,
+    namePrefix: typeof namePrefix === "string" ? namePrefix : "",
   };
 }
 
@@ -89,7 +92,7 @@ async function openSplit(path: string): Promise<GgufFile[]> {
   }
   const files: GgufFile[] = [];
   for (let index = 0; index < split.count; index += 1) {
-    const name = `${stem}-${String(index + 1).padStart(5, "0")}-of-${count}.gguf`;
+    const name = splitName(`${stem}.gguf`, index, split.count);
     files.push(index === split.number ? given : await openPart(join(dirname(path), name), index, split));
   }
   const tensorCount = files.reduce((sum, { header }) => sum + header.tensors.length, 0);
@@ -139,10 +142,10 @@ function readSplit({ source, header: { metadata } }: GgufFile): Split | null {
       details: { key, type: entry.type },
     });
   };
-  const count = read("split.count");
+  const count = read(SPLIT_KEYS.count);
   if (count === null || count <= 1) return null;
-  const number = read("split.no");
-  const tensorCount = read("split.tensors.count");
+  const number = read(SPLIT_KEYS.number);
+  const tensorCount = read(SPLIT_KEYS.tensorCount);
   if (number === null || tensorCount === null || number >= count) {
     throw new ArrowQuantError("E_INDEX", `${source}: "split.count" is ${count}, "split.no" ${number ?? "not there"}`, {
       details: { count, number, tensorCount },
