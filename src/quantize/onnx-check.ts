@@ -30,6 +30,11 @@ const SEED = 1;
 export const MAX_FLOAT_NOISE = 1e-4;
 
 /**
+ * The same for a graph in float16: 2^-11 for each value on the way, and as much for the scales, which are rounded too.
+ */
+export const MAX_HALF_NOISE = 5e-2;
+
+/**
  * The same where activations are rounded on the way, in steps of their codes' range: noise decides which way a value
  * goes that lies between two codes, a whole step each time.
  */

@@ -8,6 +8,7 @@ import { QUANT_TYPES } from "../formats/parquet/row.js";
 import type { GraphLayer } from "../graph/layers.js";
 import { canBeMatMulNBits, MATMUL_BLOCK, type QuantizedForm, type QuantizedWeight } from "../graph/quantized-weight.js";
 import { viewAs2d } from "../tensor/layout.js";
+import type { QuantizePlan } from "./result.js";
 
 /** A quantized layer, and where the graph multiplies with its weight. */
 interface OnnxLayer {
@@ -21,7 +22,7 @@ interface OnnxForms {
   readonly opsetReason: string | null;
 }
 
-/** Widths that MatMulNBits and the arithmetic have: those that files written here have. */
+/** Widths that ONNX Runtime's MatMulNBits runs, and that divide the bytes which the arithmetic shifts codes out of. */
 const WIDTHS: readonly number[] = [2, 4, 8];
 
 /** MatMulNBits with float32 zero points: ONNX Runtime 1.30 runs it at these widths; at 8 bits its CPU has no kernel. */
@@ -54,10 +55,32 @@ export async function planOnnxForms(
   return { weights, opsetReason };
 }
 
+/** Refuses what a graph could not hold once it is quantized so. @throws E_CONFLICT */
+export function assertPlanExpressible({ components }: Pick<QuantizePlan, "components">): void {
+  const layers = components.flatMap((component) => component.layers);
+  refuseInexpressible(
+    layers.flatMap(({ tensor, spec }) =>
+      spec === null ? [] : [{ name: tensor.name, bits: spec.bits, method: spec.method }],
+    ),
+  );
+}
+
 function assertExpressible(layers: readonly OnnxLayer[]): void {
-  const refused = layers.flatMap(({ row }) => {
-    const reason = findObstacle(row);
-    return reason === null ? [] : [{ name: row.layerName, ...reason }];
+  refuseInexpressible(
+    layers.map(({ row }) => ({ name: row.layerName, bits: QUANT_TYPES[row.quantType], method: row.method })),
+  );
+}
+
+interface LayerCoding {
+  readonly name: string;
+  readonly bits: number;
+  readonly method: string | null;
+}
+
+function refuseInexpressible(layers: readonly LayerCoding[]): void {
+  const refused = layers.flatMap((layer) => {
+    const reason = findObstacle(layer);
+    return reason === null ? [] : [{ name: layer.name, ...reason }];
   });
   const [first] = refused;
   if (first === undefined) return;
@@ -69,11 +92,10 @@ function assertExpressible(layers: readonly OnnxLayer[]): void {
   });
 }
 
-function findObstacle({ quantType, method }: NativeRowHeader): { reason: string; hint: string } | null {
+function findObstacle({ bits, method }: LayerCoding): { reason: string; hint: string } | null {
   if (method === "r2q") return { reason: "method r2q has no zero points", hint: "quantize with another --method" };
-  const bits = QUANT_TYPES[quantType];
   if (WIDTHS.includes(bits)) return null;
-  return { reason: `${bits} bits`, hint: `quantize with ${WIDTHS.join(", ")} bits` };
+  return { reason: `${bits} bits`, hint: `ONNX Runtime runs ${WIDTHS.join(", ")} bits: quantize with one of them` };
 }
 
 /** Names of the layers with whole zero points only; read are the rows of those whose headers do not tell. */

@@ -6,7 +6,8 @@ import config from "./formats/config.mjs";
 import gguf from "./formats/gguf.mjs";
 import jobs from "./formats/jobs.mjs";
 import native from "./formats/native.mjs";
+import onnx from "./formats/onnx.mjs";
 import safetensors from "./formats/safetensors.mjs";
 import shardIndex from "./formats/shard-index.mjs";
 
-export const FORMATS = [safetensors, shardIndex, gguf, native, config, jobs];
+export const FORMATS = [safetensors, shardIndex, gguf, onnx, native, config, jobs];

@@ -17,7 +17,7 @@ import {
   type TensorPlace,
   TensorPlaces,
 } from "./tensor.js";
-import { gatherGraph } from "./wire.js";
+import { gatherGraph, LOCATED_BYTES } from "./wire.js";
 
 /** A named constant of the graph, nearly always a weight. */
 export interface OnnxInitializer {
@@ -51,14 +51,15 @@ export interface OnnxFile {
 
 /**
  * Opens the model at `path` (see wire.ts for what is read and for the limits).
+ * @param locatedBytes payloads of tensors of that many bytes and more are located, not read
  *
  * Throws `E_NOT_FOUND`, `E_READ`, `E_HEADER`, `E_TRUNCATED`, `E_UTF8`, `E_LIMIT`, `E_DTYPE`, `E_SHAPE`,
  * `E_INTEGER`, `E_DUPLICATE`, and `E_PATH` where external data leaves the model's folder.
  */
-export async function readOnnx(path: string): Promise<OnnxFile> {
+export async function readOnnx(path: string, locatedBytes: number = LOCATED_BYTES): Promise<OnnxFile> {
   const absolute = resolve(path);
   return withFile(absolute, async (file) => {
-    const bytes = await gatherGraph(file, ModelProtoSchema, basename(absolute));
+    const bytes = await gatherGraph(file, ModelProtoSchema, basename(absolute), locatedBytes);
     const model = fromBinary(ModelProtoSchema, bytes);
     if (model.graph === undefined) {
       throw new ArrowQuantError("E_HEADER", `"${absolute}" holds no graph`, {

@@ -51,6 +51,8 @@ const LOCATABLE: ReadonlySet<number> = new Set([9, 4, 10]);
 /** `external_data` and `data_location` of TensorProto: where a payload is located these are rewritten. */
 const EXTERNAL_FIELDS: ReadonlySet<number> = new Set([13, 14]);
 
+const { EXTERNAL } = TensorProto_DataLocation;
+
 /** Bytes from the file or new ones. */
 type Piece = { readonly from: number; readonly to: number } | Uint8Array;
 
@@ -96,12 +98,18 @@ class FileWindow {
 /**
  * The bytes of a message of type `schema` that a file holds, large payloads of tensors replaced by
  * `external_data` that names `ownName`, offset and length: what a decoder takes.
+ * @param locatedBytes least bytes of a payload that is large
  *
  * Throws `E_HEADER` where the bytes are no such message, `E_TRUNCATED` where a field ends after the file,
  * `E_UTF8` and `E_LIMIT` (see the limits of this module).
  */
-export async function gatherGraph(file: OpenFile, schema: DescMessage, ownName: string): Promise<Uint8Array> {
-  const walk = new GraphWalk(file, ownName);
+export async function gatherGraph(
+  file: OpenFile,
+  schema: DescMessage,
+  ownName: string,
+  locatedBytes: number = LOCATED_BYTES,
+): Promise<Uint8Array> {
+  const walk = new GraphWalk(file, ownName, locatedBytes);
   const whole: Piece = { from: 0, to: file.byteLength };
   const pieces = (await walk.message(schema, 0, file.byteLength, 1)) ?? [whole];
   const bytes = Buffer.alloc(pieces.reduce((sum, piece) => sum + pieceLength(piece), 0));
@@ -118,15 +126,17 @@ export async function gatherGraph(file: OpenFile, schema: DescMessage, ownName: 
 class GraphWalk {
   readonly #file: OpenFile;
   readonly #ownName: string;
+  readonly #locatedBytes: number;
   readonly #window: FileWindow;
   #graphBytes = 0;
   #messageCount = 0;
   #valueCount = 0;
   #unknownCount = 0;
 
-  constructor(file: OpenFile, ownName: string) {
+  constructor(file: OpenFile, ownName: string, locatedBytes: number) {
     this.#file = file;
     this.#ownName = ownName;
+    this.#locatedBytes = locatedBytes;
     this.#window = new FileWindow(file);
   }
 
@@ -140,6 +150,7 @@ class GraphWalk {
     const external: { from: number; to: number }[] = [];
     const replaced: { from: number; to: number; by: Piece[] }[] = [];
     let payload: { from: number; to: number } | null = null;
+    let isExternal = false;
     for (let at = start; at < end; ) {
       // Awaited only where the window must move: one microtask per field would cost more than the walk itself.
       if (!this.#window.has(at, MAX_FIELD_HEAD_BYTES)) await this.#window.moveTo(at);
@@ -160,10 +171,14 @@ class GraphWalk {
         if (field !== undefined && head.wireType === WIRE.bytes) await this.#checkContent(field, head.from, head.to);
         this.#countBytes(head.to - at, at);
       }
-      if (isTensor && EXTERNAL_FIELDS.has(head.number)) external.push({ from: at, to: head.to });
+      if (isTensor && EXTERNAL_FIELDS.has(head.number)) {
+        external.push({ from: at, to: head.to });
+        if (head.wireType === WIRE.varint) isExternal = this.#varint(head.from, head.to) === EXTERNAL;
+      }
       at = head.to;
     }
     if (payload !== null) {
+      if (isExternal) this.#fail("E_HEADER", "a tensor has data both inside the graph and outside", payload.from);
       const literal = this.#placeOf(payload);
       this.#countBytes(literal.byteLength, start);
       for (const range of external) replaced.push({ ...range, by: [] });
@@ -174,7 +189,7 @@ class GraphWalk {
   }
 
   #isLarge(head: { number: number; from: number; to: number }): boolean {
-    return LOCATABLE.has(head.number) && head.to - head.from >= LOCATED_BYTES;
+    return LOCATABLE.has(head.number) && head.to - head.from >= this.#locatedBytes;
   }
 
   /** The payload as external data of the file itself, which is what it then is. */
@@ -184,7 +199,7 @@ class GraphWalk {
       { key: "offset", value: String(payload.from) },
       { key: "length", value: String(payload.to - payload.from) },
     ];
-    const place = { externalData, dataLocation: TensorProto_DataLocation.EXTERNAL };
+    const place = { externalData, dataLocation: EXTERNAL };
     return toBinary(TensorProtoSchema, create(TensorProtoSchema, place));
   }
 
