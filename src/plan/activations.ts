@@ -178,6 +178,10 @@ function chooseSpatial(modality: Modality, config: ResolvedConfig): Choice<boole
   const { enable_spatial } = config.values;
   const isLeft = enable_spatial === null || (enable_spatial && !isExplicit(config, "enable_spatial"));
   if (!isLeft) return { value: enable_spatial === true, rule: origin(config, "enable_spatial") };
+  // Which layers gain by scales shows while they are quantized: a file that must fit would have to leave room for all.
+  if (config.values.target_model_size_mb !== null && config.values.enable_mixed_precision !== false) {
+    return { value: false, rule: "target_model_size_mb: no room is left for scales that may not come" };
+  }
   const value = MODALITY_DEFAULTS[modality].spatial;
   return { value, rule: `strategy ${modality}: ${show(value)}` };
 }

@@ -4,11 +4,11 @@ import { ArrowQuantError } from "../errors.js";
 import type { Component } from "../tensor/info.js";
 import { type Calibration, withoutLayers } from "./calibration.js";
 import { detectArchitecture, stripNames } from "./keep.js";
-import { checkLayerRules, compileLayerRules, planLayers } from "./layers.js";
+import { checkLayerRules, compileLayerRules, planLayers, type SettledLayers } from "./layers.js";
 import { detectModality, type NamedComponent } from "./modality.js";
 import type { ComponentPlan, Decision, LayerPlan } from "./plan.js";
 import { checkRequantization } from "./requantize.js";
-import { chooseStrategy, planCalibration, treatLayer } from "./strategy.js";
+import { chooseStrategy, layerOptions, planCalibration, treatLayer } from "./strategy.js";
 
 export interface PlanInput {
   /** The components to quantize. */
@@ -18,6 +18,8 @@ export interface PlanInput {
   readonly config: ResolvedConfig;
   /** null: nothing was measured. */
   readonly calibration: Calibration | null;
+  /** What a plan file settled, by component, in place of the layer rules; absent: nothing. */
+  readonly settled?: ReadonlyMap<string, SettledLayers>;
 }
 
 /**
@@ -27,7 +29,13 @@ export interface PlanInput {
  *   kept; `E_CONFLICT` for settings that cannot be met; `E_PREQUANTIZED` for a source that is quantized already
  *   where `allow_requantize` is false
  */
-export function planComponents({ components, pipelineClassName, config, calibration }: PlanInput): ComponentPlan[] {
+export function planComponents({
+  components,
+  pipelineClassName,
+  config,
+  calibration,
+  settled,
+}: PlanInput): ComponentPlan[] {
   const { values } = config;
   const rules = compileLayerRules(config);
   const named: NamedComponent[] = components.map((component) => {
@@ -45,7 +53,10 @@ export function planComponents({ components, pipelineClassName, config, calibrat
     const layers = planLayers(component.tensors, names, rules, {
       architecture,
       treat: (name, bits) => treatLayer(strategy, name, bits),
+      options: layerOptions(strategy),
       skipSensitive: values.skip_sensitive_layers,
+      sensitiveMinBits: values.sensitive_min_bits === "none" ? null : values.sensitive_min_bits,
+      settled: settled?.get(component.name) ?? null,
     });
     const decisions: Decision[] = [
       { what: "architecture", value: architecture.name, rule: detected.evidence },
@@ -78,6 +89,7 @@ export function planComponents({ components, pipelineClassName, config, calibrat
       calibration: planCalibration(strategy),
       spatial: strategy.spatial,
       activations: strategy.activations,
+      mixed: null,
       layers,
     };
   });

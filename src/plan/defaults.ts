@@ -12,13 +12,13 @@ interface ModalityDefaults {
 }
 
 const TEXT: ModalityDefaults = {
-  methods: { 2: "r2q", 4: "hqq", 8: "hqq" },
+  methods: { 2: "r2q", 3: "hqq", 4: "hqq", 5: "hqq", 6: "hqq", 8: "hqq" },
   calibratedMethod: null,
   timeAware: true,
   spatial: false,
 };
 const SIGNAL: ModalityDefaults = {
-  methods: { 2: "hqq", 4: "hqq", 8: "hqq" },
+  methods: { 2: "hqq", 3: "hqq", 4: "hqq", 5: "hqq", 6: "hqq", 8: "hqq" },
   calibratedMethod: "gptq",
   timeAware: false,
   spatial: true,

@@ -2,24 +2,28 @@
  * Which tensors of a component are kept, which quantized and how, and which rule said so. The first rule that
  * speaks decides:
  *
- * 1. Always kept: fewer than two dimensions, no elements, no float type.
+ * 1. Always kept: fewer than two dimensions, no elements, no float type, what a graph shows to be no weight.
  * 2. `layer_bit_widths`: the first pattern that matches; a width un-keeps what the rules below would keep.
  * 3. `exclude` keeps.
  * 4. `include`, where given: what no pattern matches is kept. It does not un-keep what the rules below keep.
  * 5. `sensitive_layer_names`, `sensitive_layer_patterns` keep.
  * 6. The architecture's keep table, unless `skip_sensitive_layers` is false.
  * 7. Everything else is quantized.
+ *
+ * With a target, 5 and 6 give a least width instead where `sensitive_min_bits` says so, and what is quantized may have
+ * the widths between `layer_min_bits` and `layer_max_bits`. A plan file stands in the place of 2 to 7.
  */
 import { distance } from "fastest-levenshtein";
 import { type ConfigKey, describeOrigin, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
 import { DTYPES, isFloat, keptDtype } from "../tensor/dtype.js";
 import type { TensorInfo } from "../tensor/info.js";
-import { type BitWidth, countElements } from "../tensor/layout.js";
+import { type BitWidth, countElements, type QuantSpec } from "../tensor/layout.js";
 import type { Architecture } from "./keep.js";
 import { compilePattern, type NamePattern } from "./pattern.js";
 import type { LayerPlan } from "./plan.js";
 import type { LayerTreatment } from "./strategy.js";
+import type { WidthBounds } from "./targets.js";
 
 interface CountedPattern {
   readonly setting: ConfigKey;
@@ -35,9 +39,27 @@ interface CountedName {
   matched: number;
 }
 
+interface CountedWidth extends CountedPattern {
+  readonly bits: BitWidth;
+}
+
+/** What a plan file says of a tensor. */
+export interface SettledTensor {
+  /** null: kept. */
+  readonly spec: QuantSpec | null;
+  /** The method is to be chosen from those of the layer, as `auto` does. */
+  readonly isAuto: boolean;
+  readonly reason: string;
+}
+
+/** By name. */
+export type SettledLayers = ReadonlyMap<string, SettledTensor>;
+
 /** The layer rules of a configuration, ready to test names. They count what they match. */
 export interface LayerRules {
   readonly widths: readonly (CountedPattern & { readonly bits: BitWidth | "none" })[];
+  readonly least: readonly CountedWidth[];
+  readonly most: readonly CountedWidth[];
   readonly exclude: readonly CountedPattern[];
   readonly include: readonly CountedPattern[];
   readonly sensitivePatterns: readonly CountedPattern[];
@@ -53,7 +75,11 @@ export function compileLayerRules(config: ResolvedConfig): LayerRules {
     matched: 0,
     decided: 0,
   });
+  const compileBounds = (setting: "layer_min_bits" | "layer_max_bits"): CountedWidth[] =>
+    Object.entries(values[setting]).map(([source, bits]) => ({ ...compile(setting, source), bits }));
   return {
+    least: compileBounds("layer_min_bits"),
+    most: compileBounds("layer_max_bits"),
     widths: Object.entries(values.layer_bit_widths).map(([source, bits]) => ({
       ...compile("layer_bit_widths", source),
       bits,
@@ -70,7 +96,13 @@ export interface LayerContext {
   readonly architecture: Architecture;
   /** How a tensor is quantized, at a width of its own or, for null, at that of all. */
   readonly treat: (name: string, bits: BitWidth | null) => LayerTreatment;
+  /** What a target may choose for a tensor; null: there is no target. */
+  readonly options: ((tensor: TensorInfo, bounds: WidthBounds) => readonly QuantSpec[]) | null;
   readonly skipSensitive: boolean;
+  /** What a target gives sensitive layers at least; null: they are kept. */
+  readonly sensitiveMinBits: BitWidth | null;
+  /** null: there is no plan file. */
+  readonly settled: SettledLayers | null;
 }
 
 /**
@@ -84,16 +116,37 @@ export function planLayers(
   context: LayerContext,
 ): LayerPlan[] {
   return tensors.map((tensor, index): LayerPlan => {
-    const { bits, reason, pinned } = decide(tensor, names[index] as string, rules, context);
+    const decision = decide(tensor, names[index] as string, rules, context);
+    const { bits, reason, pinned } = decision;
+    const bounds = boundsOf(tensor.name, rules, decision);
     // The source's scale is applied on reading, and its product is no float8 any more.
     const storedDtype = tensor.sourceScale === null ? keptDtype(tensor.dtype) : "F32";
     const common = { tensor, storedDtype, pinned: pinned ?? false };
-    if (bits === "none") {
-      return { ...common, reason, spec: null, candidates: [], calibrated: false, spatial: null, activations: null };
+    const kept = { spec: null, candidates: [], options: [], calibrated: false, spatial: null, activations: null };
+    const settled = context.settled?.get(tensor.name);
+    if (settled !== undefined) {
+      const { spec, isAuto, reason: said } = settled;
+      if (spec === null) return { ...common, ...kept, reason: said };
+      const { note: _, ...treatment } = context.treat(tensor.name, spec.bits);
+      const candidates = isAuto ? treatment.candidates.map(({ method }) => ({ ...spec, method })) : [];
+      const first = candidates[0] ?? (isAuto ? { ...spec, method: treatment.spec.method } : spec);
+      return { ...common, ...treatment, spec: first, candidates, options: [], pinned: true, reason: said };
     }
+    if (bits === "none") return { ...common, ...kept, reason };
     const { note, ...treatment } = context.treat(tensor.name, bits);
-    return { ...common, ...treatment, reason: note === null ? reason : `${reason}; ${note}` };
+    const options = context.options?.(tensor, bounds) ?? [];
+    return { ...common, ...treatment, options, reason: note === null ? reason : `${reason}; ${note}` };
   });
+}
+
+/** What the options of a tensor are held to; every pattern is tested on every tensor. */
+function boundsOf(name: string, rules: LayerRules, { bits, least }: LayerDecision): WidthBounds {
+  const [min, max] = [rules.least, rules.most].map((bounds): WidthBounds["least"] => {
+    const first = firstMatch(bounds, name);
+    return first === null ? null : { bits: first.bits, rule: `${first.setting} "${first.pattern.source}"` };
+  }) as [WidthBounds["least"], WidthBounds["most"]];
+  const isSensitive = least != null && least.bits > (min?.bits ?? 0);
+  return { pinned: bits === "none" ? null : bits, least: isSensitive ? least : min, most: max };
 }
 
 interface LayerDecision {
@@ -101,6 +154,8 @@ interface LayerDecision {
   readonly bits: BitWidth | "none" | null;
   readonly reason: string;
   readonly pinned?: boolean;
+  /** Of a sensitive layer that is not kept. */
+  readonly least?: WidthBounds["least"];
 }
 
 function decide(tensor: TensorInfo, name: string, rules: LayerRules, context: LayerContext): LayerDecision {
@@ -120,24 +175,34 @@ function decide(tensor: TensorInfo, name: string, rules: LayerRules, context: La
   }
   if (excluded !== null) return { bits: "none", reason: `exclude "${excluded.pattern.source}"` };
   if (rules.include.length > 0 && included === null) return { bits: "none", reason: "include: no pattern matches" };
-  if (named !== null) return { bits: "none", reason: `sensitive_layer_names "${named}"` };
-  if (sensitive !== null) {
-    return { bits: "none", reason: `sensitive_layer_patterns "${sensitive.pattern.source}"` };
-  }
+  const spare = (rule: string): LayerDecision => {
+    const { sensitiveMinBits, options } = context;
+    if (sensitiveMinBits === null || options === null) return { bits: "none", reason: rule };
+    const reason = `${rule}: at least ${sensitiveMinBits} bits (sensitive_min_bits)`;
+    return { bits: null, reason, least: { bits: sensitiveMinBits, rule: "sensitive_min_bits" } };
+  };
+  if (named !== null) return spare(`sensitive_layer_names "${named}"`);
+  if (sensitive !== null) return spare(`sensitive_layer_patterns "${sensitive.pattern.source}"`);
   if (context.skipSensitive) {
     const { keeps, name: architecture } = context.architecture;
     const rule = keeps.find(({ pattern }) => pattern.test(name));
     if (rule !== undefined) {
-      return { bits: "none", reason: `keep ${architecture} "${rule.pattern.source}" (${rule.what})` };
+      return spare(`keep ${architecture} "${rule.pattern.source}" (${rule.what})`);
     }
   }
   const reason = included === null ? "quantized by default" : `include "${included.pattern.source}"`;
   return { bits: null, reason };
 }
 
-function alwaysKept({ shape, dtype }: TensorInfo): string | null {
+/** Whether anything could quantize the tensor: it has rows of float weights. */
+export function isQuantizable(tensor: TensorInfo): boolean {
+  return alwaysKept(tensor) === null;
+}
+
+function alwaysKept({ shape, dtype, notWeight }: TensorInfo): string | null {
   if (shape.length < 2) return "always kept: fewer than 2 dimensions";
   if (!isFloat(dtype)) return `always kept: ${DTYPES[dtype].kind} type ${dtype}`;
+  if (notWeight !== undefined) return `always kept: no weight of a layer, ${notWeight}`;
   return countElements(shape) === 0 ? "always kept: no elements" : null;
 }
 
@@ -174,7 +239,8 @@ function findNamed(names: LayerRules["sensitiveNames"], tensorName: string): str
  * nothing, returns warnings for patterns that matched and still decided nothing.
  */
 export function checkLayerRules(rules: LayerRules, tensors: readonly TensorInfo[], config: ResolvedConfig): string[] {
-  const patterns = [...rules.widths, ...rules.exclude, ...rules.include, ...rules.sensitivePatterns];
+  const { widths, least, most, exclude, include, sensitivePatterns } = rules;
+  const patterns = [...widths, ...least, ...most, ...exclude, ...include, ...sensitivePatterns];
   const example = tensors.find(({ shape }) => shape.length > 1)?.name ?? tensors[0]?.name;
   for (const { setting, pattern, matched } of patterns) {
     if (matched > 0) continue;

@@ -17,6 +17,11 @@ export interface NamePattern {
   readonly source: string;
   /** Whether the pattern occurs in `name`. Throws `E_LIMIT` for a name above `MAX_NAME_LENGTH`. */
   test(name: string): boolean;
+  /**
+   * What the pattern's groups capture at its first occurrence in `name`, null for one that takes no part; null where
+   * it does not occur. Throws as `test`.
+   */
+  capture(name: string): readonly (string | null)[] | null;
 }
 
 /**
@@ -29,16 +34,25 @@ export function compilePattern(source: string, setting: string): NamePattern {
   return {
     source,
     test(name) {
-      if (name.length > MAX_NAME_LENGTH) {
-        throw new ArrowQuantError(
-          "E_LIMIT",
-          `tensor name of ${name.length} characters, patterns are matched up to ${MAX_NAME_LENGTH}`,
-          { details: { name: name.slice(0, 100), length: name.length, limit: MAX_NAME_LENGTH } },
-        );
-      }
+      checkName(name);
       return compiled.test(name);
     },
+    capture(name) {
+      checkName(name);
+      const matcher = compiled.matcher(name);
+      if (!matcher.find()) return null;
+      return Array.from({ length: matcher.groupCount() }, (_, index) => matcher.group(index + 1));
+    },
   };
+}
+
+function checkName(name: string): void {
+  if (name.length <= MAX_NAME_LENGTH) return;
+  throw new ArrowQuantError(
+    "E_LIMIT",
+    `tensor name of ${name.length} characters, patterns are matched up to ${MAX_NAME_LENGTH}`,
+    { details: { name: name.slice(0, 100), length: name.length, limit: MAX_NAME_LENGTH } },
+  );
 }
 
 function compile(source: string, setting: string): RE2JS {

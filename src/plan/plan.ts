@@ -23,6 +23,11 @@ export const ACTIVATION_MODES = ["time", "static", "dynamic"] as const;
 export const TIME_GROUPINGS = ["uniform", "optimal"] as const;
 export const BOUNDARY_INTERPOLATIONS = ["linear", "cubic", "sigmoid"] as const;
 export const GPTQ_ORDERS = ["activation", "natural"] as const;
+/** What a layer's quantization costs is measured by; `entropy` is an older heuristic, kept as a baseline. */
+export const SENSITIVITY_KINDS = ["weight", "output", "model", "entropy"] as const;
+export type SensitivityKind = (typeof SENSITIVITY_KINDS)[number];
+export const TIE_RULES = ["qkv", "none"] as const;
+export const SEARCHES = ["none", "evolutionary"] as const;
 
 /** How the input of a quantized layer is quantized where the model is run. */
 export interface ActivationSettings {
@@ -71,6 +76,8 @@ export interface LayerPlan {
    * they cannot be told apart) first. Empty: `spec` stands.
    */
   readonly candidates: readonly QuantSpec[];
+  /** What a target chooses the spec from, within the layer's least and most bits. Empty: there is no target, or kept. */
+  readonly options: readonly QuantSpec[];
   /** The statistics know this layer: methods weigh by its importance. */
   readonly calibrated: boolean;
   /** null: no channel equalization. */
@@ -81,7 +88,7 @@ export interface LayerPlan {
   readonly storedDtype: Dtype;
   /** The rule that kept or quantized it, in a few words. */
   readonly reason: string;
-  /** `layer_bit_widths` pinned the width, so quality does not move it. */
+  /** The width is settled (`layer_bit_widths`, a target, a plan file), so quality does not move it. */
   readonly pinned: boolean;
 }
 
@@ -107,7 +114,67 @@ export interface ComponentPlan {
   readonly spatial: SpatialSettings | null;
   /** What layers of which nothing is missing get; null: activations stay as they are. */
   readonly activations: ActivationSettings | null;
+  /** How bits and group sizes were chosen layer by layer; null: the same for all that no rule singles out. */
+  readonly mixed: MixedPrecision | null;
   readonly layers: readonly LayerPlan[];
+}
+
+/** What a target or a plan file made of a component. Errors are squared. */
+export interface MixedPrecision {
+  /** In words: `target 3.00 bits per weight`, `plan file plan.yaml`. */
+  readonly origin: string;
+  /** null: a plan file's figures. */
+  readonly allocation: MixedAllocation | null;
+  readonly layers: readonly MixedLayer[];
+}
+
+/** The layers whose spec was chosen, in the order of the component. */
+export interface MixedLayer {
+  readonly name: string;
+  readonly bits: number;
+  readonly groupSize: number;
+  readonly parameterCount: number;
+  readonly bytes: number;
+  /** What the layer adds to the whole; null: not known (a plan file without figures). */
+  readonly error: number | null;
+}
+
+/** Of all layers that a target was allocated over, those of other components among them. */
+export interface MixedAllocation {
+  readonly sensitivity: SensitivityKind;
+  readonly bitsPerWeight: number;
+  readonly meanGroupSize: number;
+  /** Codes, scales and zero points. */
+  readonly bytes: number;
+  /** Of the whole output, where the target is its size; at most, where parts of it are settled while quantizing. */
+  readonly fileBytes: number | null;
+  /** Sum over the layers. */
+  readonly error: number;
+  /** No allocation that meets the target has a smaller sum. */
+  readonly lowerBound: number;
+  readonly gap: number;
+  /** null: none. */
+  readonly search: MixedSearch | null;
+  /** Sizes against errors: of the sum without a search, else of what the search measured. By rising size. */
+  readonly front: readonly FrontPoint[];
+}
+
+export interface FrontPoint {
+  readonly bitsPerWeight: number;
+  readonly error: number;
+}
+
+/** An evolutionary search. */
+export interface MixedSearch {
+  /** `model`: the prediction of the whole quantized model; `sum`: the sum over the layers, where it cannot be run. */
+  readonly fitness: "model" | "sum";
+  readonly generations: number;
+  readonly evaluations: number;
+  /** Of the best it was seeded with, and of the best it found. */
+  readonly seedError: number;
+  readonly error: number;
+  /** The best of each generation. */
+  readonly history: readonly number[];
 }
 
 /** The calibration of a plan: what of it changes tensors. */

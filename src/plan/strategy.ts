@@ -6,12 +6,23 @@
  */
 import { type ConfigKey, describeOrigin, isExplicit, type ResolvedConfig } from "../config/config.js";
 import { ArrowQuantError } from "../errors.js";
-import { type BitWidth, MIN_GROUP_SIZE, type QuantSpec } from "../tensor/layout.js";
+import type { TensorInfo } from "../tensor/info.js";
+import { type BitWidth, MIN_GROUP_SIZE, type QuantSpec, viewAs2d } from "../tensor/layout.js";
 import { type ActivationChoice, chooseActivations, NEEDS_CALIBRATION } from "./activations.js";
 import { type Calibration, knowledgeOf, knowsAll, type LayerKnowledge } from "./calibration.js";
 import type { Choice } from "./defaults.js";
 import { chooseMethods } from "./method.js";
 import type { Decision, LayerPlan, Modality, NotApplied, PlanCalibration } from "./plan.js";
+import {
+  boundWidths,
+  distinctGroupSizes,
+  listChoices,
+  readTarget,
+  TARGET_DEPENDENTS,
+  type Target,
+  type TargetChoices,
+  type WidthBounds,
+} from "./targets.js";
 
 export interface Strategy extends Pick<ActivationChoice, "activations" | "spatial"> {
   readonly modality: Modality;
@@ -20,6 +31,8 @@ export interface Strategy extends Pick<ActivationChoice, "activations" | "spatia
   readonly baseSpec: QuantSpec;
   /** null: nothing was measured. */
   readonly calibration: Calibration | null;
+  /** What bits and group sizes are chosen for; null: nothing, `baseSpec` is for all. */
+  readonly target: (Target & TargetChoices) | null;
   readonly decisions: readonly Decision[];
   readonly notApplied: readonly NotApplied[];
 }
@@ -42,6 +55,8 @@ export function chooseStrategy(modality: Modality, config: ResolvedConfig, calib
     weighting: values.weighting,
     preserveGain: values.preserve_gain,
   };
+  const wanted = readTarget(config);
+  const target = wanted === null ? null : { ...wanted, ...listChoices(config, wanted, baseSpec) };
   const { activations, spatial, ...choice } = chooseActivations(modality, config, calibration);
   const asGiven = (...keys: ConfigKey[]): Decision[] =>
     keys.map((key) => ({ what: key, value: String(values[key]), rule: originRule(config, key) }));
@@ -52,13 +67,16 @@ export function chooseStrategy(modality: Modality, config: ResolvedConfig, calib
     config,
     baseSpec,
     calibration,
+    target,
     activations,
     spatial,
     decisions: [
-      { what: "bit_width", value: String(bits.value), rule: bits.rule },
+      ...(target === null
+        ? [{ what: "bit_width", value: String(bits.value), rule: bits.rule }]
+        : describeTarget(config, target)),
       { what: "method", value: describeMethods(methods.value), rule: methods.rule },
       ...asGiven("symmetric"),
-      { what: "group_size", value: String(storage.groupSize), rule: storage.groupRule },
+      ...(target === null ? [{ what: "group_size", value: String(storage.groupSize), rule: storage.groupRule }] : []),
       ...asGiven("scale_bits"),
       ...(storage.superGroupSize === null
         ? []
@@ -72,8 +90,20 @@ export function chooseStrategy(modality: Modality, config: ResolvedConfig, calib
     notApplied: [
       ...choice.notApplied,
       ...listUnused(config, methods.value, { activations, spatial }, calibration !== null),
+      ...(target === null ? listWithoutTarget(config) : listWithTarget(config)),
     ],
   };
+}
+
+function describeTarget(config: ResolvedConfig, { key, text, widths, groupSizes }: Target & TargetChoices): Decision[] {
+  const groupKey = config.values.candidate_group_sizes === null ? "group_size" : "candidate_group_sizes";
+  const groupRule = groupSizes.length === 1 || groupKey !== "group_size" ? originRule(config, groupKey) : key;
+  return [
+    { what: key, value: text, rule: originRule(config, key) },
+    { what: "candidate_bits", value: widths.join(", "), rule: originRule(config, "candidate_bits") },
+    { what: "candidate_group_sizes", value: groupSizes.join(", "), rule: groupRule },
+    { what: "tie_layers", value: config.values.tie_layers, rule: originRule(config, "tie_layers") },
+  ];
 }
 
 function describeMethods(methods: readonly QuantSpec["method"][]): string {
@@ -107,6 +137,43 @@ export function treatLayer(strategy: Strategy, name: string, bits: BitWidth | nu
     activations: quantizesActivations ? activations : null,
     note: isCalibrated ? describeLack(knowledge, strategy, spec) : null,
   };
+}
+
+/**
+ * Every spec that the target may choose for a tensor, by rising width, then group size; none without a target. Layers
+ * of one kind share one list, so that a plan of thousands stays small.
+ * @throws E_CONFLICT where no width is left
+ */
+export function layerOptions(
+  strategy: Strategy,
+): ((tensor: TensorInfo, bounds: WidthBounds) => readonly QuantSpec[]) | null {
+  const { target, calibration } = strategy;
+  if (target === null) return null;
+  const known = new Map<string, readonly QuantSpec[]>();
+  return ({ name, shape }, bounds) => {
+    const widths = boundWidths(name, target.widths, bounds);
+    const groupSizes = distinctGroupSizes(target.groupSizes, viewAs2d(shape).cols);
+    const key = JSON.stringify([widths, groupSizes, knowledgeOf(calibration, name)]);
+    const shared = known.get(key);
+    if (shared !== undefined) return shared;
+    const options = widths.flatMap((bits) => {
+      const { spec } = treatLayer(strategy, name, bits);
+      return groupSizes.map((groupSize) => withGroupSize(spec, groupSize, strategy));
+    });
+    known.set(key, options);
+    return options;
+  };
+}
+
+/** `spec` with groups of another size, and super-groups that hold a whole number of them. */
+function withGroupSize(spec: QuantSpec, groupSize: number, { config }: Strategy): QuantSpec {
+  const superGroupSize = spec.superGroupSize === null ? null : wholeGroups(config.values.super_group_size, groupSize);
+  return { ...spec, groupSize, superGroupSize };
+}
+
+/** The largest multiple of `groupSize` up to `superGroupSize`, at least one. */
+export function wholeGroups(superGroupSize: number, groupSize: number): number {
+  return Math.max(1, Math.floor(superGroupSize / groupSize)) * groupSize;
 }
 
 function isSame(one: QuantSpec, other: QuantSpec): boolean {
@@ -155,7 +222,7 @@ function chooseStorage(config: ResolvedConfig): Storage {
   if (scale_bits === "none") return { groupSize, groupRule, superGroupSize: null, superRule };
   if (superGroupSize % groupSize === 0) return { groupSize, groupRule, superGroupSize, superRule };
   if (!isExplicit(config, "super_group_size")) {
-    const whole = Math.max(1, Math.floor(superGroupSize / groupSize)) * groupSize;
+    const whole = wholeGroups(superGroupSize, groupSize);
     const rule = `largest multiple of group_size ${groupSize} up to ${superGroupSize} (${superRule})`;
     return { groupSize, groupRule, superGroupSize: whole, superRule: rule };
   }
@@ -173,6 +240,21 @@ function chooseStorage(config: ResolvedConfig): Storage {
       details: { group_size: groupSize, super_group_size: superGroupSize },
     },
   );
+}
+
+/** Settings of mixed precision, given by hand, where no target asks for it. */
+function listWithoutTarget(config: ResolvedConfig): NotApplied[] {
+  return TARGET_DEPENDENTS.filter((key) => isExplicit(config, key)).map((key) => ({
+    setting: key,
+    reason: "mixed precision needs a target",
+  }));
+}
+
+/** Settings of quality, given by hand, where a target settles every width. */
+function listWithTarget(config: ResolvedConfig): NotApplied[] {
+  return (["min_accuracy", "fail_fast"] as const)
+    .filter((key) => isExplicit(config, key))
+    .map((key) => ({ setting: key, reason: "a target settles the width of every layer" }));
 }
 
 /** Settings given by hand that nothing will use. */

@@ -1,9 +1,11 @@
-/** `npm run bench`: the kernels, end to end, what the engine and what statistics cost. `--only kernels` (or another) picks one. */
+/** `npm run bench`: the kernels, end to end, what the engine, statistics and allocation cost. `--only kernels` (or another) picks one. */
 import { benchCalibration } from "./calibration.mjs";
 import { benchEndToEnd } from "./end-to-end.mjs";
 import { benchExport } from "./export.mjs";
 import { benchKernels } from "./kernels.mjs";
+import { benchKnapsack } from "./knapsack.mjs";
 import { benchOverhead } from "./overhead.mjs";
+import { benchSensitivity } from "./sensitivity.mjs";
 
 const PARTS = {
   kernels: () => benchKernels(),
@@ -11,6 +13,8 @@ const PARTS = {
   export: () => benchExport(),
   overhead: () => benchOverhead(),
   calibration: () => benchCalibration(),
+  knapsack: () => benchKnapsack(),
+  sensitivity: () => benchSensitivity(),
 };
 
 const args = process.argv.slice(2);

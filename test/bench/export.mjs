@@ -2,9 +2,12 @@
  * Exports of a DiT-XL-shaped model as a user runs them: weights per second, and against the floor of reading the native
  * file and writing as many bytes as the output.
  */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { closeSync, existsSync, mkdirSync, openSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { ModelProtoSchema } from "../../dist/formats/onnx/onnx-pb.js";
+import { fromFloat16Bits } from "../../dist/tensor/float16.js";
 import { measureProcess, median } from "./end-to-end.mjs";
 import { prepareModel } from "./model.mjs";
 
@@ -16,24 +19,116 @@ const RESULTS = here("results/export.json");
 const BYTES = 1e9;
 const RUNS = 5;
 
+/** The value of every float16. */
+const VALUES = fromFloat16Bits(Uint16Array.from({ length: 2 ** 16 }, (_, bits) => bits));
+
+/** What is quantized of DiT-XL. */
+const LAYERS = /\.(?:attn1|ff|norm1\.linear)\..*weight$|\.norm1\.linear\.weight$/;
+
 /** Each writer with the flags that choose it; the output's name ends in `ending`. */
 const WRITERS = {
   "safetensors, F16": { ending: ".safetensors", flags: ["--dtype", "f16"] },
   "safetensors, F32": { ending: ".safetensors", flags: ["--dtype", "f32"] },
   "folder like the original, BF16": { ending: "", flags: ["--dtype", "bf16"], isLike: true },
+  "ONNX, MatMulNBits": { ending: ".onnx", flags: [], hasGraph: true },
+  "ONNX, float16": { ending: ".onnx", flags: ["--dtype", "f16"], hasGraph: true },
   "pack-quantized, scales F32": { ending: "", flags: ["--dtype", "f32", "--packed"] },
   "pack-quantized, scales BF16": { ending: "", flags: ["--dtype", "bf16", "--packed"] },
 };
 
-async function exportOnce({ ending, flags, isLike }, native, model) {
+async function exportOnce({ ending, flags, isLike, hasGraph }, native, model) {
   const root = dirname(native);
   const output = join(root, `exported${ending}`);
-  rmSync(output, { recursive: true, force: true });
+  const remove = () => {
+    for (const path of [output, `${output}.data`]) rmSync(path, { recursive: true, force: true });
+  };
+  remove();
   const like = isLike ? ["--like", model.folder] : [];
-  const line = ["export", native, "-o", output, ...flags, ...like, "--json"];
+  const original = hasGraph ? ["--original", model.folder, "--graph", writeGraph(model)] : [];
+  const line = ["export", native, "-o", output, ...flags, ...like, ...original, "--json"];
   const { stdout, ...measured } = await measureProcess(PROGRAM, line, join(root, "peak"));
-  rmSync(output, { recursive: true });
+  remove();
   return { ...measured, bytesOut: JSON.parse(stdout).summary.bytes_out };
+}
+
+/**
+ * A graph of the model's quantized layers, each on an input of its own, whose weights are the safetensors file's: turned
+ * to float32, since MatMulNBits takes no place of float16 products.
+ */
+function writeGraph({ folder, file }) {
+  const path = join(folder, "model.onnx");
+  if (existsSync(path)) return path;
+  const header = readHeader(file);
+  const layers = Object.entries(header.tensors).filter(([name, { shape }]) => shape.length === 2 && LAYERS.test(name));
+  const node = (opType, input, output, attribute = []) => ({
+    opType,
+    name: output,
+    input,
+    output: [output],
+    attribute,
+  });
+  const value = (name, shape) => {
+    const dim = shape.map((size) => ({ value: { case: "dimValue", value: BigInt(size) } }));
+    return { name, type: { value: { case: "tensorType", value: { elemType: 1, shape: { dim } } } } };
+  };
+  const floats = `${path}.data`;
+  const places = writeFloats(file, header.dataBegin, layers, floats);
+  const graph = {
+    name: "bench",
+    input: layers.map(([name, { shape }]) => value(`${name}/x`, [1, shape[1]])),
+    output: layers.map(([name, { shape }]) => value(`${name}/y`, [1, shape[0]])),
+    node: layers.map(([name]) => node("Gemm", [`${name}/x`, name], `${name}/y`, [{ name: "transB", type: 2, i: 1n }])),
+    initializer: layers.map(([name, { shape }], index) => ({
+      ...{ name, dims: shape.map(BigInt), dataType: 1, dataLocation: 1 },
+      externalData: Object.entries({ location: basename(floats), ...places[index] }).map(([key, each]) => ({
+        key,
+        value: String(each),
+      })),
+    })),
+  };
+  const opsetImport = [{ domain: "", version: 17n }];
+  writeFileSync(path, toBinary(ModelProtoSchema, create(ModelProtoSchema, { irVersion: 8n, opsetImport, graph })));
+  return path;
+}
+
+function readHeader(file) {
+  const handle = openSync(file, "r");
+  try {
+    const head = Buffer.alloc(8);
+    readSync(handle, head, 0, 8, 0);
+    const text = Buffer.alloc(Number(head.readBigUInt64LE(0)));
+    readSync(handle, text, 0, text.length, 8);
+    return { tensors: JSON.parse(text), dataBegin: 8 + text.length };
+  } finally {
+    closeSync(handle);
+  }
+}
+
+/** The layers' weights as float32, one after the other; where each lies. */
+function writeFloats(file, dataBegin, layers, path) {
+  const [from, to] = [openSync(file, "r"), openSync(path, "w")];
+  let offset = 0;
+  try {
+    return layers.map(
+      ([
+        ,
+        {
+          data_offsets: [begin, end],
+        },
+      ]) => {
+        const halves = Buffer.alloc(end - begin);
+        readSync(from, halves, 0, halves.length, dataBegin + begin);
+        const floats = Float32Array.from(new Uint16Array(halves.buffer, 0, halves.length / 2), (bits) => VALUES[bits]);
+        writeSync(to, new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength));
+        const place = { offset, length: floats.byteLength };
+        offset += floats.byteLength;
+        return place;
+      },
+    );
+  } finally {
+    closeSync(from);
+    closeSync(to);
+  }
 }
 
 async function floorOnce(native, bytesOut) {

@@ -14,12 +14,14 @@ import { ChunkQuantizer } from "../../dist/kernels/chunk-quantizer.js";
 import { ChunkRebuilder } from "../../dist/kernels/chunk-rebuilder.js";
 import { Converter } from "../../dist/kernels/converter.js";
 import { factorLength, HessianFactor } from "../../dist/kernels/factor.js";
+import { GgmlQuantizer } from "../../dist/kernels/ggml-quantizer.js";
 import { Gram } from "../../dist/kernels/gram.js";
 import { KERNEL_BUILDS, loadKernels } from "../../dist/kernels/load.js";
 import { ROWS_PER_BLOCK, RowBlock } from "../../dist/kernels/row-block.js";
 import { Staging } from "../../dist/kernels/staging.js";
 import { findMethod } from "../../dist/quantize/methods/index.js";
 import { BLOCKS, spanOf } from "../../dist/tensor/dtype.js";
+import { BIT_WIDTHS } from "../../dist/tensor/layout.js";
 
 const RESULTS = fileURLToPath(new URL("results/kernels.json", import.meta.url));
 
@@ -84,6 +86,19 @@ function quantizing(weights, dtype, spec) {
     return () => {
       const quantizer = new ChunkQuantizer(kernels, findMethod(spec.method), spec, shape);
       quantizer.source(ROWS).set(weights[dtype]);
+      const start = performance.now();
+      quantizer.quantize(ROWS);
+      return performance.now() - start;
+    };
+  };
+}
+
+function quantizingBlocks(weights, type) {
+  return (kernels) => {
+    const shape = { type, rows: ROWS, cols: COLS, slabRows: ROWS, dtype: "F16", sourceScale: "none", importance: null };
+    return () => {
+      const quantizer = new GgmlQuantizer(kernels, shape);
+      quantizer.source(ROWS).set(weights.F16);
       const start = performance.now();
       quantizer.quantize(ROWS);
       return performance.now() - start;
@@ -157,6 +172,11 @@ function perRow(work) {
   };
 }
 
+/** The same at the widths whose codes lie across bytes. */
+function ofWidths(name, makeCase, ending = "") {
+  return Object.fromEntries([3, 5, 6].map((bits) => [`${name} ${bits} bits g128 s6 z6${ending}`, makeCase(bits)]));
+}
+
 function makeCases(weights) {
   const rtn = (bits, groupSize, codeBits) => specOf("rtn", bits, groupSize, codeBits);
   return {
@@ -165,16 +185,21 @@ function makeCases(weights) {
     "rtn 4 bits g32 s6 z6": quantizing(weights, "F16", rtn(4, 32, 6)),
     "rtn 2 bits g128 s6 z6": quantizing(weights, "F16", rtn(2, 128, 6)),
     "rtn 8 bits g128 s6 z6": quantizing(weights, "F16", rtn(8, 128, 6)),
+    ...ofWidths("rtn", (bits) => quantizing(weights, "F16", rtn(bits, 128, 6))),
     "rtn 4 bits g128 s6 symmetric": quantizing(weights, "F16", specOf("rtn", 4, 128, 6, { symmetric: true })),
     "rtn 4 bits g128 s6 z6, from BF16": quantizing(weights, "BF16", rtn(4, 128, 6)),
     "rtn 4 bits g128 s6 z6, from F32": quantizing(weights, "F32", rtn(4, 128, 6)),
     "hqq 4 bits g128 s6 z6": quantizing(weights, "F16", specOf("hqq", 4, 128, 6)),
     "hqq 2 bits g32 s6 z6": quantizing(weights, "F16", specOf("hqq", 2, 32, 6)),
+    ...ofWidths("hqq", (bits) => quantizing(weights, "F16", specOf("hqq", bits, 128, 6))),
     "mse 4 bits g128 s6 z6": quantizing(weights, "F16", specOf("mse", 4, 128, 6)),
     "mse 2 bits g32 s6 z6": quantizing(weights, "F16", specOf("mse", 2, 32, 6)),
+    ...ofWidths("mse", (bits) => quantizing(weights, "F16", specOf("mse", bits, 128, 6))),
     "r2q 2 bits g32 s6": quantizing(weights, "F16", specOf("r2q", 2, 32, 6)),
+    ...Object.fromEntries(Object.keys(BLOCKS).map((type) => [`quantize to ${type}`, quantizingBlocks(weights, type)])),
     "rebuild 4 bits g128 s6 z6 to F32": rebuilding(weights, rtn(4, 128, 6), "F32"),
     "rebuild 4 bits g128 s6 z6 to F16": rebuilding(weights, rtn(4, 128, 6), "F16"),
+    ...ofWidths("rebuild", (bits) => rebuilding(weights, rtn(bits, 128, 6), "F32"), " to F32"),
     "rebuild r2q g32 s6 to F32": rebuilding(weights, specOf("r2q", 2, 32, 6), "F32"),
     "compare 4 bits g128 s6 z6 with F16": comparing(weights, rtn(4, 128, 6)),
     "convert F16 to F32": converting(weights, "F16", "F32"),
@@ -188,11 +213,12 @@ function makeCases(weights) {
     "convert F32 to F16": converting(weights, "F32", "F16"),
     "convert F32 to BF16": converting(weights, "F32", "BF16"),
     "error sums": perRow((kernels, at) => kernels.addRowSums(at.a, at.b, COLS, at.sums)),
-    "pack 4 bits": perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, 4)),
-    "pack 2 bits": perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, 2)),
-    "pack 3 bits": perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, 3)),
-    "unpack 4 bits": perRow((kernels, at) => kernels.unpackRow(at.a, at.b, COLS, 4)),
-    "unpack 2 bits": perRow((kernels, at) => kernels.unpackRow(at.a, at.b, COLS, 2)),
+    ...Object.fromEntries(
+      BIT_WIDTHS.filter((bits) => bits !== 8).flatMap((bits) => [
+        [`pack ${bits} bits`, perRow((kernels, at) => kernels.packRow(at.a, at.b, COLS, bits))],
+        [`unpack ${bits} bits`, perRow((kernels, at) => kernels.unpackRow(at.a, at.b, COLS, bits))],
+      ]),
+    ),
   };
 }
 
@@ -284,12 +310,13 @@ function observing(floats, layout) {
 function makeProducts(floats) {
   const hessian = makeHessian(floats);
   const heldBackRows = 256;
-  const gptq = specOf("gptq", 4, 32, 6);
+  const gptq = (bits) => calibrated(floats, hessian, specOf("gptq", bits, 32, 6), 0);
   const withOutput = calibrated(floats, hessian, specOf("rtn", 4, 32, 6), heldBackRows);
   return {
     "XᵀX, upper half": { flops: ROWS_PER_BLOCK * LAYER_COLS ** 2, prepare: accumulating(floats) },
     "factor of a Hessian": { flops: LAYER_COLS ** 3 / 3, prepare: factoring(hessian) },
-    "gptq 4 bits g32 s6 z6": { flops: ROWS * LAYER_COLS ** 2, prepare: calibrated(floats, hessian, gptq, 0) },
+    "gptq 4 bits g32 s6 z6": { flops: ROWS * LAYER_COLS ** 2, prepare: gptq(4) },
+    "gptq 3 bits g32 s6 z6": { flops: ROWS * LAYER_COLS ** 2, prepare: gptq(3) },
     // W·x and Ŵ·x.
     "rtn and its output on 256 inputs": { flops: 4 * heldBackRows * ROWS * LAYER_COLS, prepare: withOutput },
   };

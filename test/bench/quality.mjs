@@ -2,19 +2,27 @@
  * `npm run quality -- MODEL`: what quantization does to the predictions of a model that comes with its ONNX graph. Every
  * row is a quantization of the whole model, run side by side with the original by ONNX Runtime.
  *
- *   --table methods|activations   which table; both without it
+ *   --table methods|activations|mixed   which table; without it the first two
  *   --data FILE                   calibration data, beside `sampling`
  *   --eval FILE                   inputs to predict for, as for `validate --run-data`; without it, and for the PSNR
  *                                 anyway, those that the original's own sampling visits
  *   --samples N                   samples of the PSNR and of predictions without --eval (default 32)
  *   --bits 8,4,2  --methods rtn,…  --group-size 32   what the table of methods goes through
+ *
+ * `npm run quality -- --table mixed`: uniform and mixed precision at the same sizes, on both shared models unless MODEL
+ * is given, predictions on the models' reference inputs unless --eval is; results/mixed.json has the figures.
+ *
+ *   --methods gptq,hqq  --budgets 2.5,3,3.5,4  --evaluations 200   what it goes through; samples of a search
  */
+import { writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { ArrowQuant } from "../../dist/index.js";
+import { mixedTable } from "./quality-mixed.mjs";
+import { createMeasure, FIGURES, printHead, printRow } from "./quality-row.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -24,63 +32,22 @@ const { values, positionals } = parseArgs({
     eval: { type: "string" },
     samples: { type: "string", default: "32" },
     bits: { type: "string", default: "8,4,2" },
-    methods: { type: "string", default: "rtn,mse,hqq,r2q,gptq,auto" },
+    methods: { type: "string" },
     "group-size": { type: "string", default: "32" },
+    budgets: { type: "string", default: "2.5,3,3.5,4" },
+    evaluations: { type: "string", default: "200" },
   },
 });
 const [model] = positionals;
-if (model === undefined) throw new Error("npm run quality -- MODEL [--data FILE] [--eval FILE] [--table NAME]");
-
-/** Predictions of a data set: all of its rows up to this. */
-const EVAL_SAMPLES = 4096;
+if (model === undefined && values.table !== "mixed") {
+  throw new Error("npm run quality -- MODEL [--data FILE] [--eval FILE] [--table NAME], or --table mixed");
+}
 
 const folder = await mkdtemp(join(tmpdir(), "arrowquant-quality-"));
 const aq = new ArrowQuant();
-
-/** Quantizes, runs, and gives back the row's figures. */
-async function measure(config, dynamicBits = null) {
-  const output = join(folder, "quantized.parquet");
-  const result = await aq.quantize({ input: model, output, force: true, config: { min_accuracy: 0, ...config } });
-  const graph = config.graph ?? null;
-  const sampled = await aq.validate({
-    original: model,
-    quantized: output,
-    run: { samples: Number(values.samples), dynamicBits, graph },
-  });
-  const predicted =
-    values.eval === undefined
-      ? sampled
-      : await aq.validate({
-          original: model,
-          quantized: output,
-          run: { data: values.eval, samples: EVAL_SAMPLES, dynamicBits, graph },
-        });
-  const last = (validated) => validated.run.variants.at(-1);
-  return {
-    bitsPerWeight: result.summary.bitsPerWeight,
-    sqnrDb: result.summary.metrics.sqnrDb,
-    predictionError: last(predicted).predictionError,
-    psnrDb: last(sampled).psnrDb,
-    seconds: result.summary.seconds,
-  };
-}
-
-function printHead(title, columns) {
-  console.log(`\n${title}\n\n| ${columns.join(" | ")} |\n|${columns.map(() => "---").join("|")}|`);
-}
-
-function printRow(cells, { bitsPerWeight, sqnrDb, predictionError, psnrDb, seconds }) {
-  const figures = [
-    bitsPerWeight.toFixed(2),
-    sqnrDb.toFixed(1),
-    predictionError.toFixed(4),
-    psnrDb.toFixed(1),
-    seconds.toFixed(0),
-  ];
-  console.log(`| ${[...cells, ...figures].join(" | ")} |`);
-}
-
-const FIGURES = ["bits/weight", "weight SQNR dB", "prediction error", "PSNR dB", "s"];
+const samples = Number(values.samples);
+const evalPath = values.eval ?? null;
+const measure = createMeasure(aq, folder, { model, evalPath, samples });
 
 /** Calibrations by name, as `calibration` takes them. */
 const calibrations = { none: null, sampling: "sampling", ...(values.data === undefined ? {} : { data: values.data }) };
@@ -93,7 +60,7 @@ async function methodTable() {
     ...FIGURES,
   ]);
   for (const bits of values.bits.split(",").map(Number)) {
-    for (const method of values.methods.split(",")) {
+    for (const method of (values.methods ?? "rtn,mse,hqq,r2q,gptq,auto").split(",")) {
       if (method === "r2q" && bits !== 2) continue;
       for (const [name, calibration] of Object.entries(calibrations)) {
         if (calibration === null && (method === "gptq" || method === "auto")) continue;
@@ -134,12 +101,25 @@ async function activationTable() {
   }
 }
 
-const TABLES = { methods: methodTable, activations: activationTable };
+/** Uniform and mixed precision; see quality-mixed.mjs. */
+async function mixed() {
+  const request = {
+    models: model === undefined ? null : [model],
+    evalPath,
+    samples,
+    methods: (values.methods ?? "gptq,hqq").split(","),
+    budgets: values.budgets.split(",").map(Number),
+    evaluations: Number(values.evaluations),
+  };
+  const results = new URL("results/mixed.json", import.meta.url);
+  await mixedTable(aq, folder, request, (rows) => writeFileSync(results, `${JSON.stringify(rows, null, 2)}\n`));
+}
+
+const TABLES = { methods: methodTable, activations: activationTable, mixed };
+const chosen = values.table === undefined ? ["methods", "activations"] : [values.table];
 
 try {
-  for (const [name, print] of Object.entries(TABLES)) {
-    if (values.table === undefined || values.table === name) await print();
-  }
+  for (const name of chosen) await TABLES[name]();
 } finally {
   await aq.dispose();
   await rm(folder, { recursive: true, force: true });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { methodAtWidth, nextSpec } from "../../dist/plan/fallback.js";
-import { METHOD_NAMES, type QuantSpec } from "../../dist/tensor/layout.js";
+import { BIT_WIDTHS, METHOD_NAMES, type QuantSpec } from "../../dist/tensor/layout.js";
 
 const spec: QuantSpec = {
   bits: 2,
@@ -27,7 +27,18 @@ describe("nextSpec", () => {
     expect(chain.map((one) => one.method)).toEqual([method, wide, wide]);
   });
 
+  it.each([
+    [3, [4, 8]],
+    [5, [6, 8]],
+    [6, [8]],
+  ] as const)("goes from %i bits to %j, then keeps", (bits, wider) => {
+    const chain: number[] = [];
+    for (let next = nextSpec({ ...spec, bits }); next !== null; next = nextSpec(next)) chain.push(next.bits);
+    expect(chain).toEqual(wider);
+  });
+
   it("r2q is of 2 bits only", () => {
-    expect([2, 4, 8].map((bits) => methodAtWidth("r2q", bits as 2 | 4 | 8))).toEqual(["r2q", "hqq", "hqq"]);
+    expect(BIT_WIDTHS.filter((bits) => methodAtWidth("r2q", bits) === "r2q")).toEqual([2]);
+    expect(BIT_WIDTHS.slice(1).map((bits) => methodAtWidth("r2q", bits))).toEqual(Array(5).fill("hqq"));
   });
 });
