@@ -7,7 +7,7 @@ import { F16, F32 } from "./convert";
 /** One float32 to float16. */
 // @ts-ignore: decorator
 @inline
-function f32ToF16(x: f32): u32 {
+export function f32ToF16(x: f32): u32 {
   const bits = reinterpret<u32>(x);
   const magnitude = bits & 0x7fffffff;
   const sign = (bits >> 16) & 0x8000;

@@ -19,6 +19,12 @@ export function packRow(src: usize, dst: usize, n: i32, bits: i32): void {
       src += blocks;
       dst += blocks >> 2;
       n -= blocks;
+    } else {
+      const blocks = wholeBlocks(n, bits);
+      if (blocks != 0) packBlocks(src, dst, blocks, bits);
+      src += blocks;
+      dst += (blocks * bits) >> 3;
+      n -= blocks;
     }
   }
   let buffer: u32 = 0;
@@ -74,7 +80,59 @@ function pack2Blocks(src: usize, dst: usize, n: i32): void {
   } while (src < end);
 }
 
-/** The way back: `n` codes of `bits` bits at `src` to one a byte at `dst`. */
+/** Bytes of a vector, and codes that one turn of `packBlocks` and `unpackBlocks` takes. */
+const VECTOR: i32 = 16;
+
+/**
+ * How many of `n` codes of any width can go sixteen at a time: a turn writes, or reads, a whole vector for the 2·bits
+ * bytes that are its own, which must not pass the end of the row.
+ */
+function wholeBlocks(n: i32, bits: i32): i32 {
+  const spare = packedBytes(n, bits) - VECTOR;
+  return spare < 0 ? 0 : min<i32>(n & -VECTOR, (spare / (2 * bits) + 1) * VECTOR);
+}
+
+/** What `swizzle` joins the first `bits` bytes of both 64-bit lanes by; what follows them is of no account. */
+// @ts-ignore: decorator
+@inline
+function joinedLanes(bits: i32): v128 {
+  const index = i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const isUpper = i8x16.ge_u(index, i8x16.splat(<i8>bits));
+  return i8x16.add(index, v128.and(isUpper, i8x16.splat(<i8>(8 - bits))));
+}
+
+/** What `swizzle` parts them by again: `bits` bytes to each 64-bit lane, the rest of it zeros. */
+// @ts-ignore: decorator
+@inline
+function partedLanes(bits: i32): v128 {
+  const index = i8x16(0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+  const width = i8x16.splat(<i8>bits);
+  // An index of 255 gives zero.
+  return v128.or(i8x16.add(index, v128.and(i64x2(0, -1), width)), i8x16.ge_u(index, width));
+}
+
+/**
+ * `n` codes of any width below 8, a count of `wholeBlocks`, not 0: pairs of them joined to 16-bit lanes, pairs of
+ * those to 32-bit lanes, and those to 64-bit lanes of eight codes.
+ */
+function packBlocks(src: usize, dst: usize, n: i32, bits: i32): void {
+  const order = joinedLanes(bits);
+  const gap8 = 8 - bits, gap16 = 16 - 2 * bits, gap32 = 32 - 4 * bits;
+  const low8 = i16x8.splat(255), low16 = i32x4.splat(0xffff), low32 = i64x2.splat(0xffffffff);
+  const step = 2 * bits;
+  const end = src + n;
+  do {
+    let v = v128.load(src);
+    v = v128.or(v128.and(v, low8), i16x8.shr_u(v128.andnot(v, low8), gap8));
+    v = v128.or(v128.and(v, low16), i32x4.shr_u(v128.andnot(v, low16), gap16));
+    v = v128.or(v128.and(v, low32), i64x2.shr_u(v128.andnot(v, low32), gap32));
+    v128.store(dst, i8x16.swizzle(v, order));
+    src += VECTOR;
+    dst += step;
+  } while (src < end);
+}
+
+/** The way back: `n` codes of `bits` bits of `bits` bits at `src` to one a byte at `dst`. */
 export function unpackRow(src: usize, dst: usize, n: i32, bits: i32): void {
   if (bits == 8) {
     memory.copy(dst, src, n);
@@ -91,6 +149,12 @@ export function unpackRow(src: usize, dst: usize, n: i32, bits: i32): void {
       const blocks = n & -64;
       if (blocks != 0) unpack2Blocks(src, dst, blocks);
       src += blocks >> 2;
+      dst += blocks;
+      n -= blocks;
+    } else {
+      const blocks = wholeBlocks(n, bits);
+      if (blocks != 0) unpackBlocks(src, dst, blocks, bits);
+      src += (blocks * bits) >> 3;
       dst += blocks;
       n -= blocks;
     }
@@ -147,6 +211,26 @@ function unpack2Blocks(src: usize, dst: usize, n: i32): void {
     v128.store(dst, codesOf2(i32x4.extend_high_i16x8_u(high)), 48);
     src += 16;
     dst += 64;
+  } while (dst < end);
+}
+
+/** `n` codes of any width below 8, a count of `wholeBlocks`, not 0: the steps of `packBlocks` backwards. */
+function unpackBlocks(src: usize, dst: usize, n: i32, bits: i32): void {
+  const order = partedLanes(bits);
+  const gap8 = 8 - bits, gap16 = 16 - 2 * bits, gap32 = 32 - 4 * bits;
+  const low32 = i64x2.splat((1 << (4 * bits)) - 1);
+  const low16 = i32x4.splat((1 << (2 * bits)) - 1);
+  const low8 = i16x8.splat((<i16>1 << <i16>bits) - 1);
+  const step = 2 * bits;
+  const end = dst + n;
+  do {
+    let v = i8x16.swizzle(v128.load(src), order);
+    v = v128.or(v128.and(v, low32), i64x2.shl(v128.andnot(v, low32), gap32));
+    v = v128.or(v128.and(v, low16), i32x4.shl(v128.andnot(v, low16), gap16));
+    v = v128.or(v128.and(v, low8), i16x8.shl(v128.andnot(v, low8), gap8));
+    v128.store(dst, v);
+    src += step;
+    dst += VECTOR;
   } while (dst < end);
 }
 

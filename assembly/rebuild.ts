@@ -5,6 +5,7 @@
 import { checkRow, loadSourceRow } from "./convert";
 import { rebuildFromCodes } from "./encode";
 import { divideByScales } from "./equalize";
+import { addImportanceSums } from "./importance-error";
 import { addRowSums } from "./metrics";
 import { narrowRow } from "./narrow";
 import { copyFloats } from "./number";
@@ -78,8 +79,8 @@ export function rebuildRows(tile: Tile, rowCount: i32): void {
 }
 
 /**
- * Adds the errors of the next `rowCount` stored rows against the slab's; −1, or the row that cannot be
- * compared.
+ * Adds the errors of the next `rowCount` stored rows against the slab's, where there is importance weighted by it
+ * as well; −1, or the row that cannot be compared.
  */
 export function compareRows(tile: Tile, rowCount: i32): i32 {
   for (let row = 0; row < rowCount; ++row) {
@@ -87,6 +88,9 @@ export function compareRows(tile: Tile, rowCount: i32): i32 {
     if (!checkRow(tile)) return row;
     rebuildRow(tile);
     addRowSums(tile.weights, tile.rebuilt, tile.cols, tile.sums);
+    if (tile.importance != 0) {
+      addImportanceSums(tile.weights, tile.rebuilt, tile.importance, tile.cols, tile.outputSums);
+    }
   }
   return -1;
 }

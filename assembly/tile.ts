@@ -70,7 +70,10 @@ export class Tile {
   rebuiltPanel: usize;
   /** Rows in the panels. */
   panelRows: i32;
-  /** float64[3]: Σ y², Σ ŷ², Σ (y − ŷ)² of the layer's output over held-back inputs. */
+  /**
+   * float64[3]: Σ y², Σ ŷ², Σ (y − ŷ)² of the layer's output over held-back inputs, or where rebuilt weights are
+   * compared, over inputs whose columns are independent and have the importance as second moments.
+   */
   outputSums: usize;
 
   // ---- Scratch of one row ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-/** Transposing matrices of 4-byte elements. */
+/** Transposing matrices. */
 
 /** Rows of the source that fill a cache line of the target: it is written whole before the next one. */
 const LINE_ROWS: i32 = 16;
@@ -21,9 +21,41 @@ function transposeSquare(src: usize, srcStride: usize, dst: usize, dstStride: us
   v128.store(dst + 3 * dstStride, i64x2.shuffle(abHigh, cdHigh, 1, 3));
 }
 
+/** `transposeBlock` for elements of 1, 2, 4 or 8 bytes. */
+export function transposeElements(
+  src: usize,
+  srcCols: i32,
+  dst: usize,
+  dstCols: i32,
+  rows: i32,
+  cols: i32,
+  elementBytes: i32,
+): void {
+  if (elementBytes == 1) transposeOf<u8>(src, srcCols, dst, dstCols, rows, cols);
+  else if (elementBytes == 2) transposeOf<u16>(src, srcCols, dst, dstCols, rows, cols);
+  else if (elementBytes == 4) transposeBlock(src, srcCols, dst, dstCols, rows, cols);
+  else transposeOf<u64>(src, srcCols, dst, dstCols, rows, cols);
+}
+
+function transposeOf<T>(src: usize, srcCols: i32, dst: usize, dstCols: i32, rows: i32, cols: i32): void {
+  const size = sizeof<T>();
+  for (let top = 0; top < rows; top += LINE_ROWS) {
+    const bottom = min(rows, top + LINE_ROWS);
+    for (let col = 0; col < cols; ++col) {
+      let from = src + (<usize>top * <usize>srcCols + <usize>col) * size;
+      let to = dst + (<usize>col * <usize>dstCols + <usize>top) * size;
+      for (let row = top; row < bottom; ++row) {
+        store<T>(to, load<T>(from));
+        from += <usize>srcCols * size;
+        to += size;
+      }
+    }
+  }
+}
+
 /**
  * Copies the `rows` × `cols` matrix at `src` to `dst`, element (r, c) to (c, r); `srcCols` and `dstCols` are the
- * elements of a row of the matrices that the two are parts of.
+ * elements of a row of the matrices that the two are parts of. Elements are 4 bytes of any kind.
  */
 export function transposeBlock(src: usize, srcCols: i32, dst: usize, dstCols: i32, rows: i32, cols: i32): void {
   const srcStride = <usize>srcCols << 2;

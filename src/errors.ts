@@ -15,10 +15,12 @@ export const ERRORS = {
   E_USAGE: { exitCode: 2, meaning: "the command line is wrong" },
   E_CONFIG: { exitCode: 2, meaning: "a configuration file, variable or flag holds a wrong value" },
   E_CONFLICT: { exitCode: 2, meaning: "two settings contradict each other" },
+  E_TARGET: { exitCode: 2, meaning: "a target of size or error is out of reach" },
   E_PATTERN: { exitCode: 2, meaning: "a pattern is not a regular expression or matches no tensor" },
   E_MODALITY: { exitCode: 2, meaning: "the modality is not evident from the model" },
   E_MEMORY: { exitCode: 2, meaning: "the memory cap is too small for this input" },
   E_OUTPUT: { exitCode: 2, meaning: "the output would overwrite something this program did not write" },
+  E_PLAN: { exitCode: 2, meaning: "a plan file is malformed or does not fit the model" },
   E_JOB_FILE: { exitCode: 2, meaning: "a batch job file is wrong" },
   E_RUNTIME: { exitCode: 2, meaning: "the runtime that runs models is missing or cannot be loaded" },
 

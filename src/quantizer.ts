@@ -10,7 +10,11 @@ import { Session } from "./engine/session.js";
 import { deriveSignal } from "./engine/signal.js";
 import { ArrowQuantError } from "./errors.js";
 import type { ExportJob, ExportResult } from "./quantize/export-job.js";
+import type { GgufExportResult } from "./quantize/gguf/export.js";
+import type { GgufExportJob, GgufJob, GgufPlan, GgufPlanJob, GgufResult } from "./quantize/gguf/job.js";
+import type { PlanText } from "./quantize/plan-text.js";
 import type { LayerReport, PlanJob, QuantizeJob, QuantizePlan, QuantizeResult } from "./quantize/result.js";
+import type { SensitivityJob, SensitivityResult } from "./quantize/sensitivity/sensitivity.js";
 import type { ValidateJob, ValidateResult } from "./validate/result.js";
 
 /** What a pool of threads may use. */
@@ -54,13 +58,14 @@ export class ArrowQuant {
   }
 
   /**
-   * Quantizes a model into a native file, or into a folder of them. The output appears whole or not at all.
+   * Quantizes a model into a native file, a folder of them, or whatever format the output's ending or `format` names.
+   * The output appears whole or not at all.
    * @throws errors of the input, the configuration and the output; E_QUALITY with `fail_fast`; E_CALLBACK with the
    * error of a listener that threw or rejected as `cause`; the signal's reason
    */
   async quantize(job: QuantizeJob): Promise<QuantizeResult> {
-    const { quantizeModel } = await import("./quantize/quantize.js");
-    return withWarnings(await quantizeModel(job, this.#session), job);
+    const { quantizeInto } = await import("./quantize/output-format.js");
+    return withWarnings(await quantizeInto(job, this.#session), job);
   }
 
   /**
@@ -69,12 +74,12 @@ export class ArrowQuant {
    * reader, the job does not.
    */
   async *run(job: QuantizeJob): AsyncGenerator<QuantizeEvent, void, undefined> {
-    const { quantizeModel } = await import("./quantize/quantize.js");
+    const { quantizeInto } = await import("./quantize/output-format.js");
     const events = new Queue<QuantizeEvent>();
     using own = deriveSignal(job.signal);
     let index = 0;
     let count = 0;
-    const working = quantizeModel(
+    const working = quantizeInto(
       {
         ...job,
         signal: own.signal,
@@ -106,12 +111,18 @@ export class ArrowQuant {
   }
 
   /**
-   * What `quantize` would do: from headers and, where the configuration names a calibration, its statistics, which are
-   * taken now and kept for the quantization.
+   * What `quantize` would do: from headers and, where the configuration names a calibration or a target, statistics and
+   * measurements of layers, which are taken now and kept for the quantization.
    */
   async plan(job: PlanJob): Promise<QuantizePlan> {
     const { planModel } = await import("./quantize/quantize.js");
     return planModel(job, this.#session);
+  }
+
+  /** The same, with the text of a plan file: a job with such a file as `plan` does exactly what it says. */
+  async planText(job: PlanJob): Promise<PlanText> {
+    const { writePlanText } = await import("./quantize/plan-text.js");
+    return writePlanText(job, this.#session);
   }
 
   /**
@@ -132,10 +143,40 @@ export class ArrowQuant {
     return calibrateModel(job, this.#session);
   }
 
+  /**
+   * Measures what every candidate (width and group size) costs each layer: the figures that a target chooses bits by.
+   */
+  async sensitivity(job: SensitivityJob): Promise<SensitivityResult> {
+    const { measureModel } = await import("./quantize/sensitivity/sensitivity.js");
+    return measureModel(job, this.#session);
+  }
+
   /** Writes a native file as safetensors: a file of plain weights, or a folder in the original's place, packed or not. */
   async export(job: ExportJob): Promise<ExportResult> {
     const { exportNative } = await import("./quantize/export.js");
     return exportNative(job, this.#session);
+  }
+
+  /**
+   * Writes a model of one component as GGUF, for stable-diffusion.cpp, ComfyUI-GGUF and diffusers. The output appears
+   * whole or not at all.
+   * @throws as `quantize` does; E_PATTERN, E_LIMIT, E_SHAPE, E_DTYPE for what loaders do not take
+   */
+  async quantizeGguf(job: GgufJob): Promise<GgufResult> {
+    const { quantizeGguf } = await import("./quantize/gguf/quantize.js");
+    return quantizeGguf(job, this.#session);
+  }
+
+  /** What `quantizeGguf` would write: the type of each tensor, and why. */
+  async planGguf(job: GgufPlanJob): Promise<GgufPlan> {
+    const { planGguf } = await import("./quantize/gguf/quantize.js");
+    return planGguf(job, this.#session);
+  }
+
+  /** Writes a native file as GGUF, which quantizes it again, where `allowRequantize` allows it. */
+  async exportGguf(job: GgufExportJob): Promise<GgufExportResult> {
+    const { exportGguf } = await import("./quantize/gguf/export.js");
+    return exportGguf(job, this.#session);
   }
 
   /** Runs many quantizations; failures of jobs are results. */
@@ -176,7 +217,7 @@ async function withQuantizer<R>(options: ArrowQuantOptions, work: (quantizer: Ar
 }
 
 async function resolveJobConfig(config: QuantizeJob["config"]): Promise<ResolvedConfig> {
-  const { resolveJob } = await import("./quantize/quantize.js");
+  const { resolveJob } = await import("./quantize/job-config.js");
   return resolveJob(config);
 }
 

@@ -1,4 +1,5 @@
 /** Samples as the runtime gets them: in order of time, several at once where the graph allows it. Pure. */
+import type { GraphInputs } from "./graph-inputs.js";
 import type { SampleOrder } from "./time-bins.js";
 
 /** Samples run at once. More does not make small models faster, and large ones take memory by the sample. */
@@ -16,6 +17,18 @@ export interface BatchRules {
   readonly maxSamples: number;
   /** Samples of unequal keys cannot share a batch. */
   readonly keyOf: (sample: number) => string;
+}
+
+/** Most samples that a graph can be run on at once, whatever memory there is. */
+export function mostAtOnce({ inputs, fixedBatch }: GraphInputs): number {
+  if (fixedBatch !== null) return fixedBatch;
+  // One value would have to serve the whole batch.
+  return inputs.some(({ isBatched, role }) => !isBatched && role !== "time") ? 1 : BATCH_SAMPLES;
+}
+
+/** Whether the graph takes one time for all samples of a batch. */
+export function sharesTime({ inputs }: GraphInputs): boolean {
+  return inputs.some(({ isBatched, role }) => !isBatched && role === "time");
 }
 
 /** First the used samples by rising time, then those held back. */

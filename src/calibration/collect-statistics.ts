@@ -4,7 +4,7 @@ import type { ProgressListener } from "../engine/progress.js";
 import type { Session } from "../engine/session.js";
 import type { OnnxFile } from "../formats/onnx/read.js";
 import type { RunSession, Runtime } from "../runtime/runtime.js";
-import { BATCH_SAMPLES, planBatches, type SampleBatch } from "./batches.js";
+import { mostAtOnce, planBatches, type SampleBatch, sharesTime } from "./batches.js";
 import { Collector } from "./collect/collector.js";
 import type { UnitSpec } from "./collect/message.js";
 import { sendBatch } from "./dispatch.js";
@@ -200,8 +200,7 @@ function batchSize(
   batchBytes: number,
 ): number {
   if (inputs.fixedBatch !== null) return inputs.fixedBatch;
-  const isShared = inputs.inputs.some(({ isBatched, role }) => !isBatched && role !== "time");
-  if (isShared || [...layouts.values()].some(({ canBatch }) => !canBatch)) return 1;
+  if ([...layouts.values()].some(({ canBatch }) => !canBatch)) return 1;
   const largest = [...layouts.values()].reduce(
     (most, { extents }) =>
       values.reduce((sum, value) => {
@@ -210,7 +209,7 @@ function batchSize(
       }, most),
     1,
   );
-  return Math.min(BATCH_SAMPLES, Math.max(1, Math.floor(batchBytes / (4 * largest))));
+  return Math.min(mostAtOnce(inputs), Math.max(1, Math.floor(batchBytes / (4 * largest))));
 }
 
 /**
@@ -218,7 +217,7 @@ function batchSize(
  * where a layer is used several times, as its accumulators are given one of its inputs after the other.
  */
 function batchKeys({ inputs, values, spool, order, bins }: CollectJob): (sample: number) => string {
-  const isTimeShared = inputs.inputs.some(({ isBatched, role }) => !isBatched && role === "time");
+  const isTimeShared = sharesTime(inputs);
   const binOf = new Map<number, number>();
   if (values.some((value) => value.inputs.length > 1)) {
     const binOfRank = bins.flatMap(({ count }, bin) => Array.from({ length: count }, () => bin));

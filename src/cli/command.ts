@@ -63,7 +63,7 @@ export interface Outcome {
   readonly body: DocumentBody;
   /** For stdout. */
   readonly text: (style: TextStyle) => Promise<string> | string;
-  /** For `--report FILE.md`, of commands that have that flag. */
+  /** For `--report FILE.md` and `FILE.html`, of commands that have that flag. */
   readonly report?: { readonly title: string; readonly sections: readonly Section[] };
   /** The work was done and the answer is bad: quality, mismatches, failed jobs. */
   readonly failure?: ArrowQuantError;

@@ -8,7 +8,9 @@ import { calibrate } from "./commands/calibrate.js";
 import { configInit, configSchema, configShow } from "./commands/config.js";
 import { exportCommand } from "./commands/export.js";
 import { inspect } from "./commands/inspect.js";
+import { plan } from "./commands/plan.js";
 import { quantize } from "./commands/quantize.js";
+import { sensitivity } from "./commands/sensitivity.js";
 import { validate } from "./commands/validate.js";
 import { commandHelp, overview } from "./help.js";
 
@@ -16,6 +18,8 @@ import { commandHelp, overview } from "./help.js";
 export const COMMANDS: readonly Command[] = [
   quantize,
   calibrate,
+  sensitivity,
+  plan,
   validate,
   batch,
   inspect,

@@ -6,13 +6,14 @@
  */
 import { type ArrowQuantError, toArrowQuantError } from "../errors.js";
 import { failureSections } from "../report/failure.js";
+import { renderHtml } from "../report/html.js";
 import { EMPTY_BODY, type JsonDocument } from "../report/json.js";
 import { renderMarkdown } from "../report/markdown.js";
 import { readVersion } from "../version.js";
 import type { Outcome } from "./command.js";
 import { findCommand } from "./commands.js";
 import { complainAbout } from "./complaint.js";
-import { writeReport } from "./report.js";
+import { reportEnding, writeReport } from "./report.js";
 import { watchSignals } from "./signals.js";
 import { readManner, Terminal } from "./terminal.js";
 
@@ -72,12 +73,10 @@ function reportText(
   outcome: Outcome | null,
   error: ArrowQuantError | null,
 ): string {
-  if (path.toLowerCase().endsWith(".json")) return `${JSON.stringify(document, null, 2)}\n`;
+  if (reportEnding(path) === ".json") return `${JSON.stringify(document, null, 2)}\n`;
   const failure = error === null ? [] : failureSections(error);
-  return renderMarkdown(outcome?.report?.title ?? `arrowquant ${command}`, [
-    ...failure,
-    ...(outcome?.report?.sections ?? []),
-  ]);
+  const render = reportEnding(path) === ".html" ? renderHtml : renderMarkdown;
+  return render(outcome?.report?.title ?? `arrowquant ${command}`, [...failure, ...(outcome?.report?.sections ?? [])]);
 }
 
 /** Waits until all is written; results that could not be are a failure of their own. */

@@ -1,6 +1,6 @@
 /** The flags that are settings of the configuration, and the flags that several commands share. */
-import { ArrowQuantError } from "../errors.js";
 import type { Flag } from "./command.js";
+import { PRECISION_FLAGS, readLayerBits } from "./precision-flags.js";
 import { reportEnding } from "./report.js";
 
 const CONFIGURATION = "CONFIGURATION FLAGS";
@@ -13,29 +13,6 @@ const ACTIVATIONS = "ACTIVATION FLAGS";
 const ENGINE = "ENGINE FLAGS";
 export const OUTPUT_GROUP = "OUTPUT FLAGS";
 const DISPLAY = "DISPLAY FLAGS";
-
-/** `PATTERN=BITS`, given any number of times; a pattern may hold `=` itself. */
-function layerBits(given: string | readonly string[]): string | readonly string[] {
-  const patterns = new Set<string>();
-  for (const text of typeof given === "string" ? [given] : given) {
-    const split = text.lastIndexOf("=");
-    if (split < 1) {
-      throw new ArrowQuantError("E_USAGE", `--layer-bits ${text}: PATTERN=BITS is expected`, {
-        hint: "for example --layer-bits 'attn1\\.to_q=8' or --layer-bits '^ff\\.=none'",
-        details: { value: text },
-      });
-    }
-    const pattern = text.slice(0, split);
-    if (patterns.has(pattern)) {
-      throw new ArrowQuantError("E_CONFLICT", `--layer-bits gives the pattern ${pattern} twice`, {
-        hint: "the first match wins: give each pattern once, the most particular first",
-        details: { pattern },
-      });
-    }
-    patterns.add(pattern);
-  }
-  return given;
-}
 
 /** Settings of what is written. */
 export const SETTING_FLAGS: readonly Flag[] = [
@@ -50,7 +27,7 @@ export const SETTING_FLAGS: readonly Flag[] = [
   {
     name: "bit-width",
     short: "b",
-    value: "2|4|8",
+    value: "2|3|4|5|6|8",
     description: "Bits per weight code",
     group: QUANTIZATION,
     setting: "bit_width",
@@ -157,7 +134,7 @@ export const SETTING_FLAGS: readonly Flag[] = [
     description: "Bits, or none to keep, of tensors that match; the first match wins",
     group: LAYERS,
     setting: "layer_bit_widths",
-    parse: layerBits,
+    parse: readLayerBits("layer-bits"),
   },
   {
     name: "min-accuracy",
@@ -331,6 +308,7 @@ export const SETTING_FLAGS: readonly Flag[] = [
     group: ACTIVATIONS,
     setting: "thermodynamic.transition_optimization.weight",
   },
+  ...PRECISION_FLAGS,
 ];
 
 export const FAIL_FAST_FLAG: Flag = {
@@ -380,7 +358,7 @@ export const DISPLAY_FLAGS: readonly Flag[] = [
 export const REPORT_FLAG: Flag = {
   name: "report",
   value: "file",
-  description: "Also write the result to FILE.json or FILE.md",
+  description: "Also write the result to FILE.json, FILE.md or FILE.html, the last two with charts",
   group: OUTPUT_GROUP,
   parse: (given) => {
     reportEnding(given as string);

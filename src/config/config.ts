@@ -42,12 +42,20 @@ const FLAG_NAMES: Partial<Record<ConfigKey, string | readonly [string, string]>>
   preserve_gain: ["--preserve-gain", "--no-preserve-gain"],
   enable_time_aware: ["--enable-time-aware", "--disable-time-aware"],
   enable_spatial: ["--enable-spatial", "--disable-spatial"],
+  enable_mixed_precision: ["--enable-mixed-precision", "--disable-mixed-precision"],
+  target_model_size_mb: "--target-size",
   num_threads: "--threads",
   layer_bit_widths: "--layer-bits",
   "thermodynamic.validation.smoothness_threshold": "--smoothness-threshold",
   "thermodynamic.boundary_smoothing.window": "--boundary-window",
   "thermodynamic.boundary_smoothing.interpolation": "--boundary-interpolation",
   "thermodynamic.transition_optimization.weight": "--transition-weight",
+  "evolution.population": "--population",
+  "evolution.generations": "--generations",
+  "evolution.mutation": "--mutation",
+  "evolution.crossover": "--crossover",
+  "evolution.elite": "--elite",
+  "evolution.evaluations": "--evaluations",
 };
 
 /** The command-line flag that gives `key` the value `value`. */

@@ -14,6 +14,38 @@ const isUnlessGptq = ({ method }: Config): boolean => method !== null && method 
 const isOff = ({ activation_bits }: Config): boolean => activation_bits === 16;
 const isWithoutTime = ({ activation_mode }: Config): boolean =>
   activation_mode === "static" || activation_mode === "dynamic";
+/** The targets that settle widths and group sizes; each alone says all. */
+const TARGETS = ["target_bpw", "target_model_size_mb", "max_error", "mean_group_size"] as const;
+const always = (): boolean => true;
+
+/** Every setting that a target makes meaningless or that makes a target meaningless. */
+const TARGET_CONTRADICTIONS: readonly Contradiction[] = TARGETS.flatMap((target, index): Contradiction[] => {
+  const isSet = (values: Config): boolean => values[target] !== null;
+  return [
+    ...TARGETS.slice(index + 1).map(
+      (other): Contradiction => ({
+        keys: [target, other],
+        holds: (values) => isSet(values) && values[other] !== null,
+        because: "one target says it all",
+      }),
+    ),
+    {
+      keys: [target, "enable_mixed_precision"],
+      holds: (values) => isSet(values) && values.enable_mixed_precision === false,
+      because: "a target is met by mixed precision",
+    },
+    ...(target === "mean_group_size"
+      ? []
+      : [
+          {
+            keys: ["bit_width", target],
+            holds: isSet,
+            because: "a target chooses widths from candidate_bits",
+          } as const,
+        ]),
+  ];
+});
+
 const OFF = "16 bits leave activations as they are";
 const NO_GROUPS = "only mode time has timestep groups";
 
@@ -144,6 +176,19 @@ const CONTRADICTIONS: readonly Contradiction[] = [
     keys: ["thermodynamic.transition_optimization.weight", "thermodynamic.transition_optimization.enabled"],
     holds: (values) => values["thermodynamic.transition_optimization.enabled"] === false,
     because: "nothing is fitted where it is off",
+  },
+  ...TARGET_CONTRADICTIONS,
+  {
+    keys: ["max_error", "sensitivity"],
+    holds: ({ sensitivity }) => sensitivity === "entropy",
+    because: "the entropy of weights is no error",
+  },
+  { keys: ["group_size", "candidate_group_sizes"], holds: always, because: "the candidates are all the group sizes" },
+  {
+    keys: ["super_group_size", "candidate_group_sizes"],
+    holds: ({ super_group_size, candidate_group_sizes }) =>
+      candidate_group_sizes?.some((size) => super_group_size % size !== 0) ?? false,
+    because: "a super-group is a whole number of groups",
   },
 ];
 

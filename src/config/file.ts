@@ -1,6 +1,6 @@
 /** Configuration files on disk. */
 import { open } from "node:fs/promises";
-import { ArrowQuantError } from "../errors.js";
+import { ArrowQuantError, type ErrorCode } from "../errors.js";
 import { MAX_CONFIG_BYTES } from "./yaml.js";
 
 export interface ConfigFile {
@@ -10,10 +10,24 @@ export interface ConfigFile {
 }
 
 /** The text of a configuration file; `E_CONFIG` where there is none, it is too large or no UTF-8. */
-export async function loadConfigFile(path: string): Promise<ConfigFile> {
+export function loadConfigFile(path: string): Promise<ConfigFile> {
+  const hint = "`arrowquant config init` writes a configuration file to start from";
+  return loadText(path, { code: "E_CONFIG", what: "configuration", maxBytes: MAX_CONFIG_BYTES, hint });
+}
+
+/** What a text file is to be, and what is said where it is not. */
+export interface TextKind {
+  readonly code: ErrorCode;
+  readonly what: string;
+  readonly maxBytes: number;
+  readonly hint: string;
+}
+
+/** The text of a file; `code` where there is none, it is too large or no UTF-8. */
+export async function loadText(path: string, { code: refusal, what, maxBytes, hint }: TextKind): Promise<ConfigFile> {
   const refuse = (sentence: string, details: Record<string, unknown>, cause?: unknown): ArrowQuantError =>
-    new ArrowQuantError("E_CONFIG", `${path}: ${sentence}`, {
-      hint: "`arrowquant config init` writes a configuration file to start from",
+    new ArrowQuantError(refusal, `${path}: ${sentence}`, {
+      hint,
       details: { path, ...details },
       ...(cause === undefined ? {} : { cause }),
     });
@@ -21,7 +35,7 @@ export async function loadConfigFile(path: string): Promise<ConfigFile> {
   try {
     await using file = await open(path, "r");
     // One byte more than allowed tells a file that is too large, whatever its size claims to be.
-    const buffer = Buffer.alloc(MAX_CONFIG_BYTES + 1);
+    const buffer = Buffer.alloc(maxBytes + 1);
     let byteLength = 0;
     for (;;) {
       const { bytesRead } = await file.read(buffer, byteLength, buffer.length - byteLength);
@@ -34,8 +48,8 @@ export async function loadConfigFile(path: string): Promise<ConfigFile> {
     const sentence = code === "ENOENT" ? "no such file" : code === "EISDIR" ? "a folder, not a file" : null;
     throw refuse(sentence ?? `cannot be read (${code ?? String(cause)})`, { code: code ?? null }, cause);
   }
-  if (bytes.length > MAX_CONFIG_BYTES) {
-    throw refuse(`more than ${MAX_CONFIG_BYTES} bytes, no configuration`, { limit: MAX_CONFIG_BYTES });
+  if (bytes.length > maxBytes) {
+    throw refuse(`more than ${maxBytes} bytes, no ${what}`, { limit: maxBytes });
   }
   try {
     return { path, text: new TextDecoder("utf-8", { fatal: true }).decode(bytes) };

@@ -94,7 +94,7 @@ export function suggest(word: string, words: readonly string[]): string | null {
 let cachedSchema: JsonSchema | null = null;
 
 /**
- * What a setting takes, in words: `2, 4 or 8`, `an integer from 16 to 1024`.
+ * What a setting takes, in words: `2, 3 or 4`, `an integer from 16 to 1024`.
  * @param path below the key: an index or a key of the setting's own value
  */
 export function describeAllowed(key: ConfigKey, path: readonly PropertyKey[] = []): string {
@@ -129,7 +129,11 @@ function listAllowed(schema: JsonSchema): string[] {
     case "number":
       return [describeRange(schema)];
     case "array":
-      return ["a list of texts"];
+      return [
+        schema.items === undefined || schema.items.type === "string"
+          ? "a list of texts"
+          : `a list of ${joinWords(listAllowed(schema.items))}`,
+      ];
     case "object": {
       const bits = typeof schema.additionalProperties === "object" ? schema.additionalProperties : {};
       return [`a mapping of regular expressions to ${joinWords(listAllowed(bits))}`];

@@ -1,5 +1,6 @@
 /** What a native file says of the settings that made it (`arrowquant.config`). */
-import type { ActivationSettings, ComponentPlan } from "../plan/plan.js";
+import { createHash } from "node:crypto";
+import type { ActivationSettings, ComponentPlan, LayerPlan } from "../plan/plan.js";
 import type { ResolvedConfig } from "./config.js";
 
 /**
@@ -41,9 +42,17 @@ export function configThatChangesTensors(config: ResolvedConfig, plan: Component
     skip_sensitive_layers: values.skip_sensitive_layers,
     sensitive_layer_names: values.sensitive_layer_names,
     sensitive_layer_patterns: values.sensitive_layer_patterns,
+    ...(plan.mixed === null ? {} : { mixed_precision: digestSpecs(plan.layers) }),
     // Pairs, as sorting the keys would lose which match comes first.
     layer_bit_widths: Object.entries(values.layer_bit_widths),
   });
+}
+
+/** SHA-256, in hex, of how each layer is quantized: the specs of thousands of layers would weigh as much as one. */
+function digestSpecs(layers: readonly LayerPlan[]): string {
+  const hash = createHash("sha256");
+  for (const { tensor, spec } of layers) hash.update(`${toCanonicalJson([tensor.name, spec])}\n`);
+  return hash.digest("hex");
 }
 
 function recordActivations({

@@ -3,7 +3,6 @@
  * Keys are the same in YAML, JSON, batch jobs and the API. The defaults are those of profile `local`.
  */
 import { z } from "zod";
-import { MAX_PATTERN_LENGTH } from "../plan/pattern.js";
 import {
   ACTIVATION_BIT_WIDTHS,
   ACTIVATION_MODES,
@@ -16,17 +15,13 @@ import {
 import { BIT_WIDTHS, MAX_GROUP_SIZE, METHOD_NAMES, MIN_GROUP_SIZE } from "../tensor/layout.js";
 import { BYTES_TEXT, MIN_MEMORY_BYTES, parseBytes } from "./bytes.js";
 import { nestKeys } from "./nested.js";
+import { MAX_LIST_LENGTH, PRECISION_SETTINGS, pattern, patterns } from "./precision.js";
 
 export const PROFILE_NAMES = ["edge", "local", "cloud"] as const;
 
 /** Largest super-group, in elements: beyond it a super-group is the whole row of any known model. */
 const MAX_SUPER_GROUP_SIZE = 65_536;
-/** Enough for one entry per layer of the largest models known. */
-const MAX_LIST_LENGTH = 10_000;
-
 const codeBits = z.union([z.int().min(2).max(8), z.literal("none")]);
-const pattern = z.string().min(1).max(MAX_PATTERN_LENGTH);
-const patterns = z.array(pattern).max(MAX_LIST_LENGTH);
 const name = z.string().min(1).max(1024);
 /** Linux takes no longer path (PATH_MAX), and no server a longer address. */
 const location = z.string().min(1).max(4096);
@@ -240,6 +235,7 @@ export const configSchema = z.strictObject({
       description: "Bits of the tensors that match a regular expression, or none to keep; first match wins.",
       examples: [{ "norm1\\.linear": 8, "ff\\.net\\.2": "none" }],
     }),
+  ...PRECISION_SETTINGS,
   num_threads: z.int().min(1).max(1024).nullable().default(null).meta({
     description: "Worker threads; null: one per core.",
   }),

@@ -28,20 +28,31 @@ const LIST_KEYS: ReadonlySet<ConfigKey> = new Set([
   "exclude",
   "sensitive_layer_names",
   "sensitive_layer_patterns",
+  "tie_patterns",
 ]);
+
+/** Keys whose flags are lists of numbers with commas between. */
+const NUMBER_LIST_KEYS: ReadonlySet<ConfigKey> = new Set(["candidate_bits", "candidate_group_sizes"]);
+
+/** Keys whose flags are `PATTERN=BITS`. */
+const WIDTH_KEYS: ReadonlySet<ConfigKey> = new Set(["layer_bit_widths", "layer_min_bits", "layer_max_bits"]);
 
 /**
  * The value that flags give `key`: texts are read as in variables, one text for a list is a list of one,
- * `components` is split at commas, and `PATTERN=BITS` texts become the mapping of `layer_bit_widths`.
+ * `components` and lists of numbers are split at commas, and `PATTERN=BITS` texts become a mapping.
  */
 export function parseFlag(key: ConfigKey, value: unknown): unknown {
-  if (key === "layer_bit_widths") return parseLayerBits(value);
+  if (WIDTH_KEYS.has(key)) return parseLayerBits(value);
   if (key === "components") {
     const texts = Array.isArray(value) ? value : [value];
     if (!texts.every((text) => typeof text === "string")) return value;
     return texts.flatMap((text) => text.split(",")).map((name) => name.trim());
   }
   if (typeof value !== "string") return value;
+  if (NUMBER_LIST_KEYS.has(key)) {
+    const texts = value.split(",").map((text) => text.trim());
+    return texts.every((text) => NUMBER.test(text)) ? texts.map(Number) : value;
+  }
   return LIST_KEYS.has(key) ? [value] : parseSetting(key, value);
 }
 

@@ -48,8 +48,14 @@ export interface ReadText {
 /**
  * The settings a YAML text gives, in its order. Nothing is thrown for what the text holds: every fault of it
  * (syntax, duplicate keys, several documents, a root that is no mapping, too many aliases) is a problem.
+ * @param maxLength in characters
  */
-export function readYaml(text: string, file: string, source: OriginSource): ReadText {
+export function readYaml(
+  text: string,
+  file: string,
+  source: OriginSource,
+  maxLength: number = MAX_CONFIG_BYTES,
+): ReadText {
   const place = (line: number, column: number): Place => ({
     source,
     text: `${file}:${line}:${column}`,
@@ -62,8 +68,8 @@ export function readYaml(text: string, file: string, source: OriginSource): Read
     problems: [createProblem(at, sentence)],
   });
   // UTF-16 units, at most three bytes each.
-  if (text.length > MAX_CONFIG_BYTES) {
-    return fail(place(1, 1), `${text.length} characters, the limit is ${MAX_CONFIG_BYTES}`);
+  if (text.length > maxLength) {
+    return fail(place(1, 1), `${text.length} characters, the limit is ${maxLength}`);
   }
   const deepLine = findDeepLine(text);
   if (deepLine !== null) return fail(place(deepLine, 1), `nested deeper than ${MAX_NESTING} levels`);

@@ -1,7 +1,17 @@
 /** Progress of one job: monotonic, rate-limited, never shared between jobs. */
 
 export interface ProgressEvent {
-  readonly phase: "plan" | "sample" | "calibrate" | "quantize" | "validate" | "run" | "export" | "finish";
+  readonly phase:
+    | "plan"
+    | "sample"
+    | "calibrate"
+    | "sensitivity"
+    | "search"
+    | "quantize"
+    | "validate"
+    | "run"
+    | "export"
+    | "finish";
   readonly component: string;
   /** Layer being worked on last; empty while planning and finishing. */
   readonly layer: string;

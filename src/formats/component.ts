@@ -43,7 +43,7 @@ export async function openComponentFolder(
   const path = join(folder, chosen.fileName);
   const weights = chosen.kind === "index" ? await openShards(path) : await openSafetensors(path, chosen.fileName);
   const configText = names.includes("config.json") ? await readConfigText(join(folder, "config.json")) : null;
-  return assemble(name, weights, configText, warnings, fallbackClassName);
+  return openWeights(name, weights, configText, warnings, fallbackClassName);
 }
 
 /**
@@ -56,18 +56,18 @@ export async function openComponentFile(path: string): Promise<OpenedComponent> 
   const weights = await openSafetensors(path, fileName);
   const part = shardNumber(fileName);
   const warnings = part === null ? [] : [`${fileName} is shard ${part}: the other shards' tensors will be missing`];
-  return assemble("model", weights, await configBeside(path, isStandardName(fileName)), warnings, null);
+  return openWeights("model", weights, await configBeside(path, isStandardName(fileName)), warnings, null);
 }
 
 /** Opens the sharded set of an index as component `model`, with the config.json beside it. */
 export async function openIndexFile(path: string): Promise<OpenedComponent> {
-  return assemble("model", await openShards(path), await configBeside(path, true), [], null);
+  return openWeights("model", await openShards(path), await configBeside(path, true), [], null);
 }
 
 /** Opens a GGUF file, or the split it belongs to, as component `model`; its architecture stands in for a class name. */
 export async function openGgufComponent(path: string): Promise<OpenedComponent> {
   const weights = await openGguf(path);
-  return assemble("model", weights, null, [], weights.architecture);
+  return openWeights("model", weights, null, [], weights.architecture);
 }
 
 async function configBeside(path: string, isWanted: boolean): Promise<string | null> {
@@ -75,7 +75,8 @@ async function configBeside(path: string, isWanted: boolean): Promise<string | n
   return isWanted && (await listFolder(dirname(path))).includes("config.json") ? readConfigText(config) : null;
 }
 
-async function assemble(
+/** A component of weights whose headers have been read, with the scales of float8 ones attached. */
+export async function openWeights(
   name: string,
   weights: WeightSet,
   configText: string | null,
@@ -91,7 +92,7 @@ async function assemble(
 }
 
 /** Reads a config.json and makes sure that it is JSON, as Python writes it, and an object. */
-async function readConfigText(path: string): Promise<string> {
+export async function readConfigText(path: string): Promise<string> {
   const bytes = await readSmallFile(path, MAX_CONFIG_BYTES);
   parseJsonObject(bytes, `"${path}"`, { allowNonFinite: true });
   return bytes.toString("utf8");

@@ -1,5 +1,5 @@
 /** Opening a model of any readable format: a table that looks at the path and picks the reader. */
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { ArrowQuantError } from "../errors.js";
 import { readExactly, statOrThrow, withFile } from "../io/read.js";
 import type { Model } from "../tensor/info.js";
@@ -43,6 +43,9 @@ export interface ModelFormat {
 
 const HEAD_BYTES = 16;
 
+/** The graph of a folder, as optimum and others name it. */
+const GRAPH_NAME = "model.onnx";
+
 /** Every readable format; the first row that recognises a path reads it. */
 export const FORMATS: readonly ModelFormat[] = [
   {
@@ -77,10 +80,19 @@ export const FORMATS: readonly ModelFormat[] = [
   {
     name: "gguf",
     describes: "a GGUF file, split or not",
-    // Of a file of that name its reader says what is wrong, where it is not something else altogether.
-    recognises: ({ kind, path, head }) =>
-      kind === "file" && (looksLikeGguf(head) || (path.endsWith(".gguf") && findMagic(head) === undefined)),
+    recognises: ({ kind, path, head }) => kind === "file" && (looksLikeGguf(head) || isUnmarked(path, ".gguf", head)),
     open: (path, options) => openLone(path, options, openGgufComponent),
+  },
+  {
+    name: "onnx",
+    describes: "an ONNX model (.onnx), or a folder with model.onnx",
+    recognises: ({ kind, path, names, head }) =>
+      kind === "folder" ? names.includes(GRAPH_NAME) : looksLikeOnnx(head) || isUnmarked(path, ".onnx", head),
+    open: async (path, options) => {
+      const { openOnnxComponent } = await import("./onnx/component.js");
+      const isFolder = (await statOrThrow(path)).isDirectory();
+      return openLone(isFolder ? join(path, GRAPH_NAME) : path, options, openOnnxComponent);
+    },
   },
 ];
 
@@ -122,6 +134,21 @@ async function probePath(path: string): Promise<Probe> {
 /** A length below the limit of headers and an opening brace: no other common format begins so. */
 function looksLikeHeader(head: Buffer): boolean {
   return head.length > 8 && head[8] === 0x7b && head.readUInt32LE(4) === 0;
+}
+
+/** Of a file of that name its reader says what is wrong, where it is not something else altogether. */
+function isUnmarked(path: string, ending: string, head: Buffer): boolean {
+  return path.endsWith(ending) && findMagic(head) === undefined;
+}
+
+/**
+ * ModelProto begins with its first field, ir_version, of one byte, then the producer's name (2), an operator set (8) or
+ * the graph (7), each with a length: so write all exporters, since encoders write fields in order.
+ */
+function looksLikeOnnx(head: Buffer): boolean {
+  return (
+    head[0] === 0x08 && (head[1] ?? 0) > 0 && (head[1] ?? 0x80) < 0x80 && [0x12, 0x3a, 0x42].includes(head[2] ?? 0)
+  );
 }
 
 function findMagic(head: Buffer): (typeof MAGICS)[number] | undefined {

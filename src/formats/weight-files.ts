@@ -33,7 +33,7 @@ const OTHER_WEIGHTS: readonly { readonly ending: RegExp; readonly kind: string }
     kind: "pickle, which runs code when it is loaded and is never read",
   },
   { ending: /\.gguf$/, kind: "GGUF, read where it is given itself" },
-  { ending: /\.onnx$/, kind: "ONNX" },
+  { ending: /\.onnx$/, kind: "ONNX, read where it is given itself" },
   { ending: /\.(?:msgpack|h5|tflite|npz)$/, kind: "weights of another framework" },
 ];
 

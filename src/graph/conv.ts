@@ -1,6 +1,7 @@
 /** How a convolution moves its kernel over its input. https://onnx.ai/onnx/operators/onnx__Conv.html */
+
+import { integerAttribute, integersAttribute, textAttribute } from "../formats/onnx/attribute.js";
 import type { NodeProto } from "../formats/onnx/onnx-pb.js";
-import { integerAttribute, integersAttribute, textAttribute } from "./attribute.js";
 
 /** A 1-D convolution is one of height 1. */
 export interface ConvGeometry {

@@ -5,11 +5,20 @@
  */
 import { ArrowQuantError } from "../errors.js";
 import { quoteName } from "../formats/json.js";
-import type { GraphProto, NodeProto } from "../formats/onnx/onnx-pb.js";
 import type { OnnxFile, OnnxInitializer } from "../formats/onnx/read.js";
+import {
+  describeNode,
+  followUses,
+  indexReaders,
+  isQuantizedUse,
+  isStandard,
+  isStoredTransposed,
+  nameOfNode,
+  ownTranspositions,
+  type WeightUse,
+} from "../formats/onnx/weight-uses.js";
 import { isFloat } from "../tensor/dtype.js";
 import { countElements } from "../tensor/layout.js";
-import { integerAttribute, integersAttribute } from "./attribute.js";
 import { type ConvGeometry, readConvGeometry } from "./conv.js";
 
 /** A MatMul, Gemm or Conv node with a constant weight, seen as a matrix [rows, cols] that multiplies its input. */
@@ -37,32 +46,6 @@ export interface GraphWeights {
   /** Initializers of two dimensions and more that are no weight of a layer, each with the reason. */
   readonly refused: ReadonlyMap<string, string>;
 }
-
-/** A node that reads a value: directly, or (operand −1) within one of its subgraphs. */
-interface Reader {
-  readonly node: NodeProto;
-  readonly order: number;
-  readonly operand: number;
-}
-
-/** A use of a weight; `swapped` where an odd number of transpositions lies in between. */
-interface WeightUse extends Reader {
-  readonly swapped: boolean;
-}
-
-const ONNX_DOMAINS: readonly string[] = ["", "ai.onnx"];
-
-/** Operators on weights that are quantized already. The last three are ONNX Runtime's own. */
-const QUANTIZED_OPS: ReadonlySet<string> = new Set([
-  "DequantizeLinear",
-  "QLinearMatMul",
-  "QLinearConv",
-  "MatMulInteger",
-  "ConvInteger",
-  "MatMulNBits",
-  "DynamicQuantizeMatMul",
-  "MatMulIntegerToFloat",
-]);
 
 /** Every layer of the main graph. Throws `E_GRAPH` for a graph with quantized weights. */
 export function findGraphLayers(file: OnnxFile): readonly GraphLayer[] {
@@ -92,62 +75,10 @@ export function findGraphWeights(file: OnnxFile): GraphWeights {
   return { layers, refused };
 }
 
-function indexReaders(graph: GraphProto | undefined): ReadonlyMap<string, readonly Reader[]> {
-  const readers = new Map<string, Reader[]>();
-  const add = (name: string, reader: Reader): void => {
-    const known = readers.get(name);
-    if (known === undefined) readers.set(name, [reader]);
-    else known.push(reader);
-  };
-  for (const [order, node] of (graph?.node ?? []).entries()) {
-    for (const [operand, name] of node.input.entries()) add(name, { node, order, operand });
-    for (const name of new Set(subgraphsOf(node).flatMap(listReadNames))) add(name, { node, order, operand: -1 });
-  }
-  return readers;
-}
-
-function subgraphsOf(node: NodeProto): GraphProto[] {
-  return node.attribute.flatMap(({ g, graphs }) => (g === undefined ? graphs : [g, ...graphs]));
-}
-
-/** Names that nodes within read, from inside or from the graph around: names are unique over both. */
-function listReadNames(graph: GraphProto): string[] {
-  return graph.node.flatMap((node) => [...node.input, ...subgraphsOf(node).flatMap(listReadNames)]);
-}
-
-/** `followed` keeps values that were reached before: a graph that is no such, with a cycle in it, ends here too. */
-function followUses(
-  weight: OnnxInitializer,
-  readers: ReadonlyMap<string, readonly Reader[]>,
-  followed: Set<string>,
-): WeightUse[] {
-  const uses: WeightUse[] = [];
-  const open = [{ value: weight.name, swapped: false }];
-  for (let at = open.pop(); at !== undefined; at = open.pop()) {
-    if (followed.has(at.value)) continue;
-    followed.add(at.value);
-    for (const reader of readers.get(at.value) ?? []) {
-      const swaps = passesThrough(reader, weight.shape.length);
-      const output = reader.node.output[0];
-      if (swaps === null || output === undefined) uses.push({ ...reader, swapped: at.swapped });
-      else open.push({ value: output, swapped: at.swapped !== swaps });
-    }
-  }
-  return uses;
-}
-
-/** Whether what comes out is the transpose of what goes in; null where it is something else altogether. */
-function passesThrough({ node, operand }: Reader, rank: number): boolean | null {
-  if (!ONNX_DOMAINS.includes(node.domain) || operand !== 0) return null;
-  if (node.opType === "Identity" || node.opType === "Cast") return false;
-  if (node.opType !== "Transpose" || rank !== 2) return null;
-  return (integersAttribute(node, "perm") ?? [1, 0])[0] === 1;
-}
-
 function assertNotQuantized(file: OnnxFile, weight: OnnxInitializer, uses: readonly WeightUse[]): void {
-  const use = uses.find(({ node }) => QUANTIZED_OPS.has(node.opType));
+  const use = uses.find(isQuantizedUse);
   if (use === undefined) return;
-  const node = nameOf(use.node);
+  const node = nameOfNode(use.node);
   const message =
     `"${file.path}" is quantized already: ` +
     `${use.node.opType} ${quoteName(node)} reads weight ${quoteName(weight.name)}`;
@@ -176,7 +107,7 @@ function refusal(
 
 /** The layer that a use makes, or why it makes none. */
 function readLayer(file: OnnxFile, weight: OnnxInitializer, use: WeightUse): GraphLayer | string {
-  const read = ONNX_DOMAINS.includes(use.node.domain) && use.operand >= 0 ? LAYER_OPS[use.node.opType] : undefined;
+  const read = isStandard(use.node) && use.operand >= 0 ? LAYER_OPS[use.node.opType] : undefined;
   const layer = read?.(weight, use);
   if (layer === undefined) {
     const reads = use.node.opType === "Gather" ? "looks up its rows (an embedding)" : "reads it";
@@ -187,35 +118,23 @@ function readLayer(file: OnnxFile, weight: OnnxInitializer, use: WeightUse): Gra
 }
 
 const LAYER_OPS: Readonly<Record<string, (weight: OnnxInitializer, use: WeightUse) => GraphLayer | string>> = {
-  MatMul: (weight, use) => readMatrixLayer(weight, use, false, false),
-  Gemm: (weight, use) =>
-    readMatrixLayer(
-      weight,
-      use,
-      integerAttribute(use.node, "transA", 0) !== 0,
-      integerAttribute(use.node, "transB", 0) !== 0,
-    ),
+  MatMul: readMatrixLayer,
+  Gemm: readMatrixLayer,
   Conv: readConvLayer,
 };
 
-/** Y = A·B after the node's own transpositions: a weight B is [in, out], a weight A is [out, in]. */
-function readMatrixLayer(
-  { name, shape }: OnnxInitializer,
-  { node, operand, swapped }: WeightUse,
-  transA: boolean,
-  transB: boolean,
-): GraphLayer | string {
+function readMatrixLayer({ name, shape }: OnnxInitializer, use: WeightUse): GraphLayer | string {
+  const { node, operand } = use;
   if (operand > 1) return "it is a bias";
   if (shape.length !== 2) return `it has ${shape.length} dimensions, a matrix has 2`;
   const isB = operand === 1;
-  const isSwapped = swapped !== (isB ? transB : transA);
-  // As stored: B is [in, out] unless it is swapped on its way into the product, A where it is.
-  const transposed = isB ? !isSwapped : isSwapped;
+  const transposed = isStoredTransposed(use);
+  const own = ownTranspositions(node);
   const [first, second] = shape as readonly [number, number];
   const [rows, cols] = transposed ? [second, first] : [first, second];
-  const inputAxisIsLast = isB ? !transA : transB;
+  const inputAxisIsLast = isB ? !own.a : own.b;
   return {
-    node: nameOf(node),
+    node: nameOfNode(node),
     op: node.opType as "MatMul" | "Gemm",
     initializer: name,
     transposed,
@@ -233,7 +152,7 @@ function readConvLayer({ name, shape }: OnnxInitializer, { node, operand, swappe
   if (typeof conv === "string") return conv;
   const [rows, ...kernel] = shape as readonly [number, ...number[]];
   return {
-    node: nameOf(node),
+    node: nameOfNode(node),
     op: "Conv",
     initializer: name,
     transposed: false,
@@ -243,13 +162,4 @@ function readConvLayer({ name, shape }: OnnxInitializer, { node, operand, swappe
     rows,
     cols: countElements(kernel),
   };
-}
-
-function describeNode(node: NodeProto): string {
-  return `${node.opType} ${quoteName(nameOf(node))}`;
-}
-
-/** Names of nodes are optional, those of values are not. */
-function nameOf(node: NodeProto): string {
-  return node.name !== "" ? node.name : (node.output[0] ?? "");
 }

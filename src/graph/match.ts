@@ -5,6 +5,7 @@
 import { ArrowQuantError } from "../errors.js";
 import { quoteName } from "../formats/json.js";
 import type { OnnxFile, OnnxInitializer } from "../formats/onnx/read.js";
+import { parameterOfPath } from "../formats/onnx/weight-uses.js";
 import { readSourceScales } from "../formats/scale.js";
 import { type OpenFile, withFile } from "../io/read.js";
 import { isFloatDtype } from "../tensor/element.js";
@@ -182,7 +183,7 @@ function whyNoWeight({ dtype, shape }: TensorInfo): string | null {
 }
 
 function modelWeight(component: Component, tensor: TensorInfo, files: OpenFiles): ModelWeight {
-  const { name, dtype, shape, location, sourceScale } = tensor;
+  const { name, dtype, shape, location, sourceScale, transposed = false } = tensor;
   const { rows, cols } = viewAs2d(shape);
   return {
     name,
@@ -194,7 +195,7 @@ function modelWeight(component: Component, tensor: TensorInfo, files: OpenFiles)
       const scales = sourceScale === null ? null : await readSourceScales(component.files, sourceScale);
       const path = component.files[location.file]?.path ?? "";
       const bytes = { file: files.get(path) as OpenFile, byteOffset: location.byteOffset };
-      return probeWeight({ dtype, rows, cols, transposed: false, bytes, scales });
+      return probeWeight({ dtype, rows, cols, transposed, bytes, scales });
     }),
   };
 }
@@ -238,11 +239,6 @@ function plainName(name: string, componentName: string): string {
   const isWrapper = (segment: string): boolean => WRAPPERS.includes(segment) || segment === componentName;
   const first = segments.findIndex((segment) => !isWrapper(segment));
   return segments.slice(Math.max(0, first)).join(".");
-}
-
-/** The parameter that torch's exporter names by a node: `/blocks.0/attn/to_q/MatMul` multiplies its weight. */
-function parameterOfPath(node: string): string {
-  return [...node.split("/").slice(0, -1), "weight"].filter((segment) => segment !== "").join(".");
 }
 
 async function withFiles<T>(paths: readonly string[], use: (files: OpenFiles) => Promise<T>): Promise<T> {

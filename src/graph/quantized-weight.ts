@@ -8,8 +8,9 @@
 import { create } from "@bufbuild/protobuf";
 import { ArrowQuantError } from "../errors.js";
 import { quoteName } from "../formats/json.js";
+import { integerAttribute as readInteger } from "../formats/onnx/attribute.js";
 import { graphOf, IR_VERSION_OF_CONSTANTS } from "../formats/onnx/edit.js";
-import { GraphBuilder, integerAttribute, textAttribute } from "../formats/onnx/graph-builder.js";
+import { GraphBuilder, integerAttribute, integersAttribute, textAttribute } from "../formats/onnx/graph-builder.js";
 import {
   type GraphProto,
   type ModelProto,
@@ -21,7 +22,6 @@ import type { OnnxInitializer } from "../formats/onnx/read.js";
 import type { InitializerBytes } from "../formats/onnx/write.js";
 import type { Dtype } from "../tensor/dtype.js";
 import { packedBytes } from "../tensor/layout.js";
-import { integerAttribute as readInteger } from "./attribute.js";
 import type { GraphLayer } from "./layers.js";
 
 export type QuantizedForm =
@@ -245,7 +245,8 @@ function rebuildWeight(
   }
   if (isTransposed) {
     reshape([rows, cols]);
-    value = builder.node("Transpose", [value], name);
+    // The default, spelled out: ONNX Runtime 1.30's optimizer aborts the process where it is left out after DequantizeLinear.
+    value = builder.node("Transpose", [value], name, [integersAttribute("perm", [1, 0])]);
   } else {
     reshape(initializer.shape);
   }

@@ -8,8 +8,12 @@ import type { RowQuantizer } from "./exports.js";
 import { type ColumnOrder, factorLength } from "./factor.js";
 import type { Kernels } from "./load.js";
 import {
+  clearOutputSums,
+  copyImportance,
+  OUTPUT_SUMS_BYTES,
   openSlab,
   PANEL,
+  readOutputSums,
   readSums,
   rowScratchSizes,
   type SlabInput,
@@ -95,7 +99,7 @@ function regionSizes(method: RowQuantizer, spec: QuantSpec, shape: ChunkExtent) 
     quantizedPanels: heldBack?.activations ? heldBackBytes : 0,
     sourcePanel: heldBack === undefined ? 0 : panelBytes,
     rebuiltPanel: heldBack === undefined ? 0 : panelBytes,
-    outputSums: 24,
+    outputSums: OUTPUT_SUMS_BYTES,
     ...rowScratchSizes(cols, layout.groupsPerRow, layout.supersPerRow),
     scratch: method.scratchBytes(spec, cols, Math.min(slabRows, rows)),
     data: rows * layout.codeBytes,
@@ -131,7 +135,7 @@ export class ChunkQuantizer implements SlabInput {
     this.#ptr = arena.allocateAll(regionSizes(method, spec, shape));
     const { tile, ...regions } = this.#ptr;
     arena.doubles(regions.sums, 5).fill(0);
-    arena.doubles(regions.outputSums, 3).fill(0);
+    clearOutputSums(arena, regions.outputSums);
     this.#copyCalibration();
     const { equalizationScales, heldBack } = shape;
     fillTile(arena, tile, {
@@ -165,13 +169,7 @@ export class ChunkQuantizer implements SlabInput {
     if (this.#spec.method === "gptq" && hessian === undefined) {
       throw new ArrowQuantError("E_INTERNAL", "gptq without a Hessian's factor");
     }
-    if (importance !== undefined) {
-      // Kernels read past the end, times zero, which must not meet a NaN.
-      arena
-        .floats(ptr.importance, cols + SPARE_BYTES / 4)
-        .fill(0)
-        .set(importance);
-    }
+    if (importance !== undefined) copyImportance(arena, ptr.importance, importance);
     if (equalizationScales !== undefined) {
       checkScales(equalizationScales, cols);
       arena.floats(ptr.equalizationScales, equalizationScales.length).set(equalizationScales);
@@ -275,13 +273,7 @@ export class ChunkQuantizer implements SlabInput {
 
   /** Of the layer's output over the held-back inputs and the rows done so far; zeros where there are none. */
   outputSums(): OutputSums {
-    const [sourceNorm2, rebuiltNorm2, errorNorm2] = this.#kernels.arena.doubles(this.#ptr.outputSums, 3) as unknown as [
-      number,
-      number,
-      number,
-    ];
-    // The sum of products is wanted to an absolute error, like that of weights (assembly/metrics.ts).
-    return { dot: (sourceNorm2 + rebuiltNorm2 - errorNorm2) / 2, sourceNorm2, rebuiltNorm2, errorNorm2 };
+    return readOutputSums(this.#kernels.arena, this.#ptr.outputSums);
   }
 }
 

@@ -2,19 +2,24 @@
 import { ArrowQuantError } from "../errors.js";
 import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { packedBytes } from "../tensor/layout.js";
-import type { ErrorSums } from "../tensor/metrics.js";
+import type { ErrorSums, OutputSums } from "../tensor/metrics.js";
 import type { StoredChunk } from "../tensor/stored.js";
 import { allocatedBytes } from "./arena.js";
 import type { BadWeight } from "./chunk-quantizer.js";
 import type { OutDtype } from "./converter.js";
 import type { Kernels } from "./load.js";
 import {
+  clearOutputSums,
+  copyImportance,
+  OUTPUT_SUMS_BYTES,
   openSlab,
+  readOutputSums,
   readSums,
   rowScratchSizes,
   type SlabInput,
   SOURCE_SCALE_MODES,
   type SourceScaleMode,
+  SPARE_BYTES,
   slabSizes,
   sumSizes,
 } from "./regions.js";
@@ -26,6 +31,8 @@ export interface RebuildOptions {
   /** Type of the source to compare with; nothing to compare with where it is left out. */
   readonly sourceDtype?: Dtype;
   readonly sourceScale?: SourceScaleMode;
+  /** float32[cols], ≥ 0: what the squared errors of each column are also weighted with. */
+  readonly importance?: Float32Array;
   /** Type that `rebuild` gives; without it there is only `compare`. */
   readonly outDtype?: OutDtype;
   /** Columns of a block that `decodeBlocks` gives; it divides the group size, or is a row or more. */
@@ -126,7 +133,7 @@ function fail(message: string, details: Record<string, unknown>): never {
 function regionSizes(stored: StoredChunk, options: RebuildOptions) {
   const { rows, cols } = stored;
   const { groupsPerRow, supersPerRow } = groupCounts(stored);
-  const { sourceDtype, sourceScale = "none", outDtype, blockSize } = options;
+  const { sourceDtype, sourceScale = "none", importance, outDtype, blockSize } = options;
   const slabRows = Math.min(options.slabRows, rows);
   const blocks = blockSize === undefined ? 0 : slabRows * Math.ceil(cols / blockSize);
   const noSlab = { source: 0, sourceScales: 0 };
@@ -134,7 +141,9 @@ function regionSizes(stored: StoredChunk, options: RebuildOptions) {
   return {
     tile: TILE_BYTES,
     ...sumSizes(),
+    outputSums: OUTPUT_SUMS_BYTES,
     ...(sourceDtype === undefined ? noSlab : slabSizes(slabRows, cols, sourceDtype, sourceScale)),
+    importance: importance === undefined ? 0 : 4 * cols + SPARE_BYTES,
     ...rowScratchSizes(cols, groupsPerRow, supersPerRow),
     out: outDtype === undefined ? 0 : (slabRows * cols * DTYPES[outDtype].bits) / 8,
     blockCodes: blocks * packedBytes(blockSize ?? 0, stored.bits),
@@ -189,7 +198,7 @@ export class ChunkRebuilder implements SlabInput {
     this.#slabRows = Math.min(options.slabRows, stored.rows);
     const { arena } = kernels;
     const { cols, bits, storageBits, groupSize, isR2q, equalizationScales } = stored;
-    const { sourceDtype, sourceScale = "none", outDtype } = options;
+    const { sourceDtype, sourceScale = "none", importance, outDtype } = options;
     this.#ptr = arena.allocateAll(regionSizes(stored, options));
     for (const part of PARTS) {
       const array = stored[part];
@@ -199,6 +208,8 @@ export class ChunkRebuilder implements SlabInput {
     }
     const { tile, ...regions } = this.#ptr;
     arena.doubles(regions.sums, 5).fill(0);
+    clearOutputSums(arena, regions.outputSums);
+    if (importance !== undefined) copyImportance(arena, regions.importance, importance);
     fillTile(arena, tile, {
       ...regions,
       originals: regions.weights,
@@ -272,5 +283,10 @@ export class ChunkRebuilder implements SlabInput {
   /** Error sums over the rows compared so far. */
   sums(): ErrorSums {
     return readSums(this.#kernels.arena, this.#ptr.sums);
+  }
+
+  /** The same weighted by importance; zeros where there is none. */
+  importanceSums(): OutputSums {
+    return readOutputSums(this.#kernels.arena, this.#ptr.outputSums);
   }
 }

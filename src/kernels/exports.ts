@@ -15,6 +15,8 @@ export interface KernelExports {
   readonly quantizeRowsMse: QuantizeRows;
   readonly quantizeRowsR2q: QuantizeRows;
   readonly quantizeRowsGptq: QuantizeRows;
+  /** As QuantizeRows, to blocks of a type of ggml's (`kernelCode` of tensor/dtype.ts). */
+  quantizeRowsGgml(tilePtr: number, rowCount: number, type: number): number;
   packRow(src: number, dst: number, n: number, bits: number): void;
   unpackRow(src: number, dst: number, n: number, bits: number): void;
   /** Adds the five error sums of one row of `n` float32. */
@@ -22,6 +24,16 @@ export interface KernelExports {
   convertRows(tilePtr: number, rowCount: number): void;
   /** Element (r, c) of 4 bytes to (c, r); `srcCols` and `dstCols` are elements of a row of the whole matrices. */
   transposeBlock(src: number, srcCols: number, dst: number, dstCols: number, rows: number, cols: number): void;
+  /** The same for elements of 1, 2, 4 or 8 bytes. */
+  transposeElements(
+    src: number,
+    srcCols: number,
+    dst: number,
+    dstCols: number,
+    rows: number,
+    cols: number,
+    elementBytes: number,
+  ): void;
   rebuildRows(tilePtr: number, rowCount: number): void;
   /** Stored rows as block-quantized tensors hold them (assembly/blocks.ts). */
   decodeBlocks(
@@ -37,6 +49,10 @@ export interface KernelExports {
   compareRows(tilePtr: number, rowCount: number): number;
   /** Raises `cols` float32 to the magnitudes of the slab; −1, or the row that holds a weight which cannot be read. */
   raiseColumnMaxima(tilePtr: number, rowCount: number, maxima: number): number;
+  /** Widens float32[2], least and largest weight; −1, or the row that holds a weight which cannot be read. */
+  widenWeightRange(tilePtr: number, rowCount: number, range: number): number;
+  /** Adds weights to i64[bins] (assembly/weight-histogram.ts); −1, or the row that holds one which cannot be read. */
+  countWeights(tilePtr: number, rowCount: number, counts: number, bins: number, least: number, factor: number): number;
   /** Up to eight held-back inputs of `cols` float32 to a panel. */
   packHeldBack(from: number, rows: number, cols: number, panel: number): void;
   /** A held-back input as quantized activations have it, in place. */

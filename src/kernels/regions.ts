@@ -1,6 +1,6 @@
 /** Regions of kernel memory that several kernels have in common: their sizes, and how results are read. */
 import { type Dtype, largestSpanBytes, spanOf } from "../tensor/dtype.js";
-import type { ErrorSums } from "../tensor/metrics.js";
+import type { ErrorSums, OutputSums } from "../tensor/metrics.js";
 import type { Arena } from "./arena.js";
 import { setTileField } from "./tile.js";
 
@@ -75,4 +75,25 @@ export function readSums(arena: Arena, ptr: number): ErrorSums {
     number,
   ];
   return { dot, sourceNorm2, rebuiltNorm2, errorNorm2, maxAbsError };
+}
+
+/** Σ y², Σ ŷ², Σ (y − ŷ)² of a layer's output. */
+export const OUTPUT_SUMS_BYTES = 24;
+
+export function clearOutputSums(arena: Arena, ptr: number): void {
+  arena.doubles(ptr, 3).fill(0);
+}
+
+export function readOutputSums(arena: Arena, ptr: number): OutputSums {
+  const [sourceNorm2, rebuiltNorm2, errorNorm2] = arena.doubles(ptr, 3) as unknown as [number, number, number];
+  // The sum of products is wanted to an absolute error, like that of weights (assembly/metrics.ts).
+  return { dot: (sourceNorm2 + rebuiltNorm2 - errorNorm2) / 2, sourceNorm2, rebuiltNorm2, errorNorm2 };
+}
+
+/** Importance of columns; kernels read past its end, times zero, which must not meet a NaN. */
+export function copyImportance(arena: Arena, ptr: number, importance: Float32Array): void {
+  arena
+    .floats(ptr, importance.length + SPARE_BYTES / 4)
+    .fill(0)
+    .set(importance);
 }

@@ -17,22 +17,15 @@ import type { Component } from "../tensor/info.js";
 import { countElements } from "../tensor/layout.js";
 import { addSums, deriveMetrics, zeroSums } from "../tensor/metrics.js";
 import { bytesOf, floatsOf } from "../worker/parts.js";
-import type { PlannedActivations, TimeAxis } from "./activations.js";
-import { Factors } from "./factors.js";
+import type { PlannedActivations } from "./activations.js";
+import type { Factors } from "./factors.js";
 import { type Journal, replayLayer } from "./journal.js";
 import { type LayerOutcome, type QualityRule, reportLayer, type SettledLayer, settleLayer } from "./layer.js";
-import { layerCalibration } from "./layer-calibration.js";
 import type { LayerSource, StoredChunkOutput } from "./layer-chunks.js";
-import { type LayerMemory, layerMemory } from "./layer-layout.js";
-import { hasChoice } from "./layer-search.js";
+import type { LayerMemory } from "./layer-layout.js";
+import { fitLayer, openFactors, readKnowledge, shareOfBudget } from "./layer-resources.js";
 import type { LayerReport } from "./result.js";
 import { Spill } from "./spill.js";
-
-/** A layer's buffers may take this share of the budget before it is spilled or streamed instead of held. */
-const MAX_LAYER_SHARE = 1 / 4;
-
-/** Slabs are not made smaller than this to fit the cap; below, system calls cost more than the work. */
-const MIN_SLAB_BYTES = 64 * 1024;
 
 export interface ComponentRun {
   readonly session: Session;
@@ -93,7 +86,7 @@ export async function quantizeComponent(run: ComponentRun): Promise<ComponentOut
     },
     onBytes: (layer, byteCount) => run.meter.add(plan.component, layer, byteCount, 0),
   };
-  const factors = openFactors(run);
+  const factors = openFactors(run, run.spillPath);
   const started = new Queue<StartedLayer>();
   // Only those still at work: a settled one would hold on to its chunks.
   const begun = new Set<Promise<unknown>>();
@@ -137,11 +130,8 @@ async function startLayers(
   const planned: PlannedActivations = new Map();
   try {
     for (const [index, layer] of plan.layers.entries()) {
-      const { slabRows, chunkBufferBytes, plannedBufferBytes } = memory[index] as LayerMemory;
-      const share = Math.floor(session.budget.capacity * MAX_LAYER_SHARE);
-      // Of two attempts, the better is held while the next is made.
-      const heldAttempts = hasChoice(layer) ? 2 : 1;
-      const reservedBytes = Math.max(chunkBufferBytes, Math.min(heldAttempts * plannedBufferBytes, share));
+      const { slabRows } = memory[index] as LayerMemory;
+      const { heldAttempts, reservedBytes } = shareOfBudget(session, layer, memory[index] as LayerMemory);
       await session.budget.acquire(reservedBytes, signal);
       const { sourceScale } = layer.tensor;
       const outcome = (async () => {
@@ -149,11 +139,8 @@ async function startLayers(
         if (journal !== null && journaled !== undefined) return replayLayer(journal, journaled, session);
         const sourceScales = sourceScale === null ? null : await readSourceScales(run.component.files, sourceScale);
         const source: LayerSource = { ...context, layer, reservedBytes, heldAttempts, slabRows, sourceScales };
-        const statistics = layer.calibrated ? await run.statistics?.read(layer.tensor.name) : null;
-        if (factors === null || !run.statistics || !statistics) return settleLayer(source, run.quality, null);
-        const { input, bins } = run.statistics.info.time;
-        const time: TimeAxis = { input: input ?? "", bins, planned };
-        return settleLayer(source, run.quality, { calibration: layerCalibration(statistics), factors, time });
+        const knowledge = await readKnowledge(run.statistics, layer, factors, planned);
+        return settleLayer(source, run.quality, knowledge);
       })();
       // Failures are reported in the order of layers, by whoever writes them.
       const settled = outcome.then(
@@ -167,14 +154,6 @@ async function startLayers(
   } finally {
     started.close();
   }
-}
-
-/** Where factors of Hessians are kept, for layers that statistics know; null: there are no statistics. */
-function openFactors({ session, signal, plan, statistics, spillPath }: ComponentRun): Factors | null {
-  if (statistics === null || plan.calibration === null) return null;
-  const { layers } = statistics.info;
-  const values = plan.layers.map(({ tensor }) => layers[tensor.name]).filter((value) => value !== undefined);
-  return new Factors(session, signal, plan.calibration.gptq, spillPath, values);
 }
 
 async function writeLayers(
@@ -267,20 +246,4 @@ export function nativeRow(
     zeroPointCodes: bytesOf(buffer, parts, "zeroPointCodes"),
     residualScaleCodes: bytesOf(buffer, parts, "residualScaleCodes"),
   };
-}
-
-/**
- * The layer's memory with slabs small enough for a worker's arena.
- * @throws E_MEMORY with the cap that would do, where even one row at a time does not fit
- */
-export function fitLayer(session: Session, layer: LayerPlan): LayerMemory {
-  let memory = layerMemory(layer, session.slabBytes);
-  for (let slabBytes = session.slabBytes / 2; memory.arenaBytes > session.arenaBytes; slabBytes /= 2) {
-    if (slabBytes < MIN_SLAB_BYTES) break;
-    memory = layerMemory(layer, slabBytes);
-  }
-  const arenaLack = Math.max(0, memory.arenaBytes - session.arenaBytes);
-  const bufferLack = Math.max(0, memory.chunkBufferBytes - session.budget.capacity);
-  if (arenaLack + bufferLack === 0) return memory;
-  throw session.memoryError(`"${layer.tensor.name}"`, arenaLack, bufferLack);
 }

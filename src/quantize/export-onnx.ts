@@ -9,6 +9,7 @@ import { deriveSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
 import type { ActivationQuantizer } from "../formats/onnx/activation-quantizer.js";
 import { cloneModel, quantizeActivations } from "../formats/onnx/edit.js";
+import { convertToHalf } from "../formats/onnx/half-precision.js";
 import { StringStringEntryProtoSchema } from "../formats/onnx/onnx-pb.js";
 import { type OnnxFile, readOnnx } from "../formats/onnx/read.js";
 import { type InitializerBytes, writeOnnx } from "../formats/onnx/write.js";
@@ -30,9 +31,12 @@ import type { Component } from "../tensor/info.js";
 import { divideLayers, type RunLayers, storedQuantizers, writeQuantizedGraph } from "../validate/quantized-graph.js";
 import { readVersion } from "../version.js";
 import { exportNative } from "./export.js";
-import { type CheckResult, checkGraph, MAX_FLOAT_NOISE, MAX_ROUNDED_STEPS } from "./onnx-check.js";
+import type { ExportDtype } from "./export-job.js";
+import { halveBytes, readInitializer } from "./half-bytes.js";
+import { type CheckResult, checkGraph, MAX_FLOAT_NOISE, MAX_HALF_NOISE, MAX_ROUNDED_STEPS } from "./onnx-check.js";
 import { planOnnxForms } from "./onnx-forms.js";
 import { layerInitializers } from "./onnx-parts.js";
+import { settlePath } from "./onnx-path.js";
 
 export interface OnnxExportJob {
   /** A native file. */
@@ -46,6 +50,8 @@ export interface OnnxExportJob {
   /** The original's graph; absent: found beside the original. */
   readonly graph?: string | undefined;
   readonly roles?: RoleNames | undefined;
+  /** What the graph computes in, but for its inputs and outputs; by default F32. */
+  readonly dtype?: ExportDtype | undefined;
   /** Quantize the layers' inputs too, by the parameters that the file holds for each timestep group. */
   readonly activations?: boolean | undefined;
   /** Replace whatever stands at `output`. */
@@ -73,16 +79,6 @@ export interface OnnxExportResult {
   readonly warnings: readonly string[];
 }
 
-/**
- * Names by the width of the weights, as transformers.js looks for them (its `dtype` option, src/utils/dtypes.js):
- * `q8` is `quantized` there.
- */
-const FILE_NAMES: Readonly<Record<number, string>> = {
-  2: "model_q2.onnx",
-  4: "model_q4.onnx",
-  8: "model_quantized.onnx",
-};
-
 /** Most layers named in a warning. */
 const MAX_NAMED = 3;
 
@@ -95,6 +91,7 @@ const MAX_NAMED = 3;
  */
 export async function exportOnnx(job: OnnxExportJob, session: Session): Promise<OnnxExportResult> {
   const startedAt = performance.now();
+  assertGraphType(job.dtype);
   using own = deriveSignal(job.signal);
   const native = await openNative(job.input);
   try {
@@ -104,6 +101,24 @@ export async function exportOnnx(job: OnnxExportJob, session: Session): Promise<
   } finally {
     native.close();
   }
+}
+
+/** @throws E_USAGE */
+export function assertGraphType(dtype: ExportDtype | undefined): void {
+  if (dtype !== "BF16") return;
+  throw new ArrowQuantError("E_USAGE", "--dtype bf16 is not for ONNX graphs: runtimes have few operators of bfloat16", {
+    hint: "f16 or f32",
+    details: { dtype },
+  });
+}
+
+/** Refuses an output that `exportOnnx` would refuse, where its name is known. @throws E_OUTPUT, E_WRITE */
+export async function assertOnnxWritable(output: string, force: boolean, inputs: readonly string[]): Promise<void> {
+  if (output.endsWith(".onnx")) await prepareTarget(resolve(output), force, inputs);
+}
+
+function prepareTarget(path: string, force: boolean, inputs: readonly string[]): Promise<OutputTarget> {
+  return OutputTarget.prepare(path, { kind: "file", force, inputs, isOurs: isExportOfOurs });
 }
 
 /** What is written, read from the inputs. */
@@ -127,13 +142,10 @@ async function write(
   const rowGroups = await listRowGroups(native);
   const base = cloneModel(file.model);
   const { weights, opsetReason } = await planOnnxForms(native, file, base, layers.run, rowGroups);
-  const path = await settlePath(job.output, weights);
-  const target = await OutputTarget.prepare(path, {
-    kind: "file",
-    force: job.force ?? false,
-    inputs: file.files.map((each) => each.path),
-    isOurs: isExportOfOurs,
-  });
+  const isHalf = job.dtype === "F16";
+  const path = await settlePath(job.output, weights, isHalf);
+  const inputs = file.files.map((each) => each.path);
+  const target = await prepareTarget(path, job.force ?? false, inputs);
   const codeBytes = weights.reduce((sum, weight) => sum + codeBytesOf(weight), 0);
   const meter = new ProgressMeter("export", { layers: weights.length, bytes: codeBytes }, job.onProgress, abort);
   const kernels = loadKernels();
@@ -142,7 +154,13 @@ async function write(
     if (each.length > 0) quantizeActivations(model, each);
     const placed = placeQuantizedWeights(model, weights);
     markAsOurs(model);
+    const added = [...placed.values()].flatMap((parts) => Object.values(parts));
+    const halved = isHalf ? convertToHalf(model, added) : new Set<string>();
     const replaced = new Map<string, InitializerBytes>();
+    for (const name of halved) {
+      const initializer = file.initializers.get(name);
+      if (initializer !== undefined) replaced.set(name, halveBytes(readInitializer(initializer)));
+    }
     for (const weight of weights) {
       const onBytes = countCodes(weight, (byteCount, layerCount) => {
         signal.throwIfAborted();
@@ -150,7 +168,9 @@ async function write(
       });
       const layerSource = { native, rowGroups: rowGroups.get(weight.tensorName) ?? [], kernels, onBytes };
       const parts = placed.get(weight.tensorName) as PartTensors;
-      for (const part of layerInitializers(layerSource, weight, parts)) replaced.set(part.name, part);
+      for (const part of layerInitializers(layerSource, weight, parts)) {
+        replaced.set(part.name, halved.has(part.name) ? halveBytes(part) : part);
+      }
     }
     return writeOnnx(file, { path: outPath, model, replaced, externalData: "auto" });
   };
@@ -237,17 +257,6 @@ async function listRowGroups(native: NativeFile): Promise<Map<string, number[]>>
   return rowGroups;
 }
 
-async function settlePath(output: string, weights: readonly QuantizedWeight[]): Promise<string> {
-  if (output.endsWith(".onnx")) return resolve(output);
-  await mkdir(output, { recursive: true }).catch((thrown) => {
-    throw writeError(thrown, output);
-  });
-  const sizes = new Map<number, number>();
-  for (const { bits, rows, cols } of weights) sizes.set(bits, (sizes.get(bits) ?? 0) + rows * cols);
-  const [bits] = [...sizes].reduce((most, each) => (each[1] > most[1] ? each : most));
-  return resolve(output, FILE_NAMES[bits] as string);
-}
-
 const PRODUCER_KEY = "arrowquant.version";
 
 /** Leaves a mark by which a later export knows that it may replace the file. */
@@ -309,9 +318,10 @@ async function checkWritten(
     const { roles } = job;
     return checkGraph({ file, component, roles, path: found, referencePath, threads: session.threads, limit });
   };
-  if (quantizers.length === 0) return compare(path, [], MAX_FLOAT_NOISE);
+  const noise = job.dtype === "F16" ? MAX_HALF_NOISE : MAX_FLOAT_NOISE;
+  if (quantizers.length === 0) return compare(path, [], noise);
   await writeWithoutActivations(plainPath);
-  const check = await compare(plainPath, [], MAX_FLOAT_NOISE);
+  const check = await compare(plainPath, [], noise);
   const leastBits = quantizers.reduce((least, { bits }) => Math.min(least, bits), 8);
   await compare(path, quantizers, Math.min(1, MAX_ROUNDED_STEPS / 2 ** leastBits));
   return check;

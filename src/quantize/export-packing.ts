@@ -3,6 +3,7 @@ import { ArrowQuantError } from "../errors.js";
 import { countWords, PACKED_BIT_WIDTHS, type PackedLayer } from "../formats/compressed-tensors.js";
 import type { NativeFile, NativeRowHeader } from "../formats/parquet/reader.js";
 import { type NativeRow, QUANT_TYPES } from "../formats/parquet/row.js";
+import type { QuantizePlan } from "./result.js";
 import { isKept } from "./stored-rows.js";
 
 /** What becomes of one tensor. */
@@ -58,8 +59,41 @@ export async function planPacking(
   return decided;
 }
 
+/**
+ * Refuses what is sure to be refused of the file that a plan leads to, before it is quantized. What only weights tell,
+ * equalization and float32 zero points that are fractional, is seen afterwards.
+ * @throws E_CONFLICT with the layers' names
+ */
+export function assertPlanPackable({ components }: QuantizePlan): void {
+  const layers = components.flatMap((component) => component.layers);
+  refuseLayers(
+    layers.flatMap(({ tensor: { name, shape }, spec }) => {
+      if (spec === null) return [];
+      const { bits, groupSize, symmetric } = spec;
+      const zeroPointBits = symmetric || spec.method === "r2q" ? null : spec.zeroPointBits;
+      const quantType = `int${bits}` as const;
+      const coding = {
+        layerName: name,
+        shape,
+        quantType,
+        method: spec.method,
+        groupSize,
+        zeroPointBits,
+        spatial: null,
+      };
+      const obstacle = findObstacle(coding);
+      return obstacle?.kind === "refused" ? [{ name, ...obstacle }] : [];
+    }),
+  );
+}
+
+type LayerCoding = Pick<
+  NativeRowHeader,
+  "layerName" | "shape" | "quantType" | "method" | "groupSize" | "zeroPointBits" | "spatial"
+>;
+
 /** Why a layer cannot be packed, as far as its header says. */
-function findObstacle(header: NativeRowHeader): Packing | null {
+function findObstacle(header: LayerCoding): Packing | null {
   const { layerName, shape, method, groupSize, zeroPointBits, spatial } = header;
   const [rows, cols] = shape as readonly [number, number];
   const bits = QUANT_TYPES[header.quantType];
@@ -140,20 +174,7 @@ function zeroPointKind({ zeroPoints, quantType }: NativeRow): ZeroPointKind {
 }
 
 function assertExpressible(decided: ReadonlyMap<string, Packing>): void {
-  const refused = [...decided].flatMap(([name, packing]) => (packing.kind === "refused" ? [{ name, ...packing }] : []));
-  const [first] = refused;
-  if (first !== undefined) {
-    const shown = refused.slice(0, MAX_NAMED).map(({ name, reason }) => `"${name}" (${reason})`);
-    const more = refused.length > shown.length ? ` and ${refused.length - shown.length} more` : "";
-    throw new ArrowQuantError(
-      "E_CONFLICT",
-      `--packed cannot hold ${refused.length} layers: ${shown.join(", ")}${more}`,
-      {
-        hint: `${first.hint}; or leave --packed out`,
-        details: { layers: refused.map(({ name, reason }) => ({ name, reason })) },
-      },
-    );
-  }
+  refuseLayers([...decided].flatMap(([name, packing]) => (packing.kind === "refused" ? [{ name, ...packing }] : [])));
   if ([...decided.values()].some(({ kind }) => kind === "packed")) return;
   const reasons = [...decided].flatMap(([name, packing]) =>
     packing.kind === "dequantized" ? [{ name, reason: packing.reason }] : [],
@@ -162,5 +183,16 @@ function assertExpressible(decided: ReadonlyMap<string, Packing>): void {
   throw new ArrowQuantError("E_NOTHING", `--packed finds no linear layer to pack (${because})`, {
     hint: "leave --packed out",
     details: { layers: reasons },
+  });
+}
+
+function refuseLayers(refused: readonly { readonly name: string; readonly reason: string; readonly hint: string }[]) {
+  const [first] = refused;
+  if (first === undefined) return;
+  const shown = refused.slice(0, MAX_NAMED).map(({ name, reason }) => `"${name}" (${reason})`);
+  const more = refused.length > shown.length ? ` and ${refused.length - shown.length} more` : "";
+  throw new ArrowQuantError("E_CONFLICT", `--packed cannot hold ${refused.length} layers: ${shown.join(", ")}${more}`, {
+    hint: `${first.hint}; or leave --packed out`,
+    details: { layers: refused.map(({ name, reason }) => ({ name, reason })) },
   });
 }

@@ -117,14 +117,27 @@ async function openAndPlan(job: ExportJob, natives: NativeFile[]): Promise<Expor
   return planExport(job, natives);
 }
 
-async function prepareTarget(job: ExportJob, plan: ExportPlan): Promise<OutputTarget> {
+/**
+ * Refuses what `exportNative` would refuse whatever the native file holds.
+ * @param job with the model in the place of the native file
+ * @throws E_USAGE, E_CONFLICT, E_OUTPUT, E_WRITE
+ */
+export async function assertExportable(job: ExportJob): Promise<void> {
+  checkJob(job);
+  await prepareTarget(job, { kind: job.output.endsWith(FILE_ENDING) ? "file" : "folder", inputs: [job.input] });
+}
+
+async function prepareTarget(
+  job: ExportJob,
+  { kind, inputs }: Pick<ExportPlan, "kind" | "inputs">,
+): Promise<OutputTarget> {
   const force = job.force ?? false;
-  if (plan.kind === "folder") await assertFolderFree(resolve(job.output), force, plan.inputs);
+  if (kind === "folder") await assertFolderFree(resolve(job.output), force, inputs);
   return OutputTarget.prepare(job.output, {
-    kind: plan.kind,
+    kind,
     force,
-    inputs: plan.inputs,
-    isOurs: plan.kind === "folder" ? async () => true : isExportOfOurs,
+    inputs,
+    isOurs: kind === "folder" ? async () => true : isExportOfOurs,
   });
 }
 

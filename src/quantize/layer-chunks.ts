@@ -16,6 +16,7 @@ import {
 import type { ChunkCalibration, NonFiniteWeight, PartRanges, SourceRows } from "../worker/messages.js";
 import { partsEnd } from "../worker/parts.js";
 import { type ChunkGrid, keptGrid, quantizedBufferBytes, quantizedGrid, rowsOfChunk } from "./layer-layout.js";
+import { placeRows } from "./source-place.js";
 import type { Spill } from "./spill.js";
 
 /** What a layer is read from, and whom to ask. */
@@ -218,19 +219,26 @@ export async function findChannelMaxima(source: LayerSource, spec: QuantSpec, co
 }
 
 function sourceRows(source: LayerSource, grid: ChunkGrid, chunkIndex: number): SourceRows {
-  const { files, layer, sourceScales } = source;
+  return sourceRun(source, grid.cols, chunkIndex * grid.rowsPerChunk, rowsOfChunk(grid, chunkIndex));
+}
+
+/** A run of rows of the layer's source, as the workers take it. */
+export function sourceRun(
+  { files, layer, sourceScales }: Pick<LayerSource, "files" | "layer" | "sourceScales">,
+  cols: number,
+  firstRow: number,
+  rows: number,
+): SourceRows {
   const { tensor } = layer;
   const file = files[tensor.location.file] as { fd: number; path: string };
-  const firstRow = chunkIndex * grid.rowsPerChunk;
-  const rows = rowsOfChunk(grid, chunkIndex);
   return {
     fd: file.fd,
     path: file.path,
     tensorName: tensor.name,
-    byteOffset: tensor.location.byteOffset + (firstRow * grid.cols * DTYPES[tensor.dtype].bits) / 8,
+    ...placeRows(tensor, firstRow),
     dtype: tensor.dtype,
     rows,
-    cols: grid.cols,
+    cols,
     firstRow,
     scales:
       sourceScales === null || tensor.sourceScale?.per === "tensor"

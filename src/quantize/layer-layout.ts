@@ -4,6 +4,7 @@ import { type ChunkExtent, ChunkQuantizer } from "../kernels/chunk-quantizer.js"
 import { ColumnMaxima } from "../kernels/column-maxima.js";
 import { Converter } from "../kernels/converter.js";
 import { HessianFactor } from "../kernels/factor.js";
+import { StripTurner } from "../kernels/strip-turner.js";
 import { nextSpec } from "../plan/fallback.js";
 import type { LayerPlan } from "../plan/plan.js";
 import { DTYPES, type Dtype } from "../tensor/dtype.js";
@@ -109,6 +110,16 @@ function calibratedExtent(layer: LayerPlan, spec: QuantSpec, cols: number): Part
 
 /** What a layer needs, with slabs of `slabBytes` or one row. */
 export function layerMemory(layer: LayerPlan, slabBytes: number): LayerMemory {
+  const memory = kernelMemory(layer, slabBytes);
+  const { shape, dtype, transposed } = layer.tensor;
+  if (!transposed) return memory;
+  const { rows, cols } = viewAs2d(shape);
+  const slabRows = Math.min(memory.slabRows, rows);
+  const strip = StripTurner.bytesNeeded({ cols, slabRows, elementBytes: DTYPES[dtype].bits / 8 });
+  return { ...memory, arenaBytes: memory.arenaBytes + strip };
+}
+
+function kernelMemory(layer: LayerPlan, slabBytes: number): LayerMemory {
   const { tensor, spec } = layer;
   const { cols } = viewAs2d(tensor.shape);
   const sourceRowBytes = Math.max(1, (cols * DTYPES[tensor.dtype].bits) / 8);

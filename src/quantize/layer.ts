@@ -57,7 +57,7 @@ export interface LayerOutcome {
 }
 
 /** One width's best attempt. */
-interface WidthOutcome {
+export interface WidthOutcome {
   readonly variant: LayerVariant;
   readonly attempt: Attempt;
   readonly trials: readonly LayerTrial[];
@@ -101,8 +101,8 @@ export async function settleLayer(
   return keptOutcome(source, `keep: below min_accuracy ${quality.minAccuracy} at every width`, tried);
 }
 
-/** The best of `specs`, all of one width. */
-async function settleWidth(
+/** The best of `specs`, all of one width, held back until its chunks are asked for or it is discarded. */
+export async function settleWidth(
   source: LayerSource,
   knowledge: LayerKnowledge | null,
   specs: readonly QuantSpec[],

@@ -1,28 +1,21 @@
 /** A model start to end: open by headers, plan, quantize every component, put the output in place. */
 import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Statistics } from "../calibration/statistics.js";
-import type { ResolvedConfig } from "../config/config.js";
-import { resolveConfig } from "../config/resolve.js";
-import type { Job } from "../engine/jobs.js";
 import { ProgressMeter } from "../engine/meter.js";
 import type { Session } from "../engine/session.js";
 import { raceSignal } from "../engine/signal.js";
 import { ArrowQuantError } from "../errors.js";
 import { fingerprintComponent } from "../formats/fingerprint.js";
-import { openModel } from "../formats/open.js";
 import { wasWrittenByUs } from "../formats/parquet/reader.js";
 import { OutputTarget } from "../io/output.js";
 import { assertUnchanged } from "../io/unchanged.js";
-import { planComponents } from "../plan/component.js";
 import type { ComponentPlan } from "../plan/plan.js";
-import { estimateSizes } from "../plan/size.js";
 import type { Component, Model } from "../tensor/info.js";
-import { fitLayer, quantizeComponent } from "./component.js";
+import { quantizeComponent } from "./component.js";
 import { Journal } from "./journal.js";
+import { fitLayer } from "./layer-resources.js";
 import { nativeMetadata } from "./metadata.js";
-import { obtainStatistics } from "./obtain-statistics.js";
-import { planCalibrationOf } from "./plan-calibration.js";
+import { prepareModel } from "./prepare-model.js";
 import type { LayerReport, PlanJob, QuantizeJob, QuantizePlan, QuantizeResult } from "./result.js";
 import { summarizeLayers } from "./summary.js";
 
@@ -34,19 +27,13 @@ export interface QuantizeWatcher {
   readonly onPlanned?: (plan: QuantizePlan) => void;
   /** Each layer as it has been written, in file order. */
   readonly onLayer?: (layer: LayerReport) => void;
-}
-
-interface PreparedModel {
-  readonly model: Model;
-  readonly config: ResolvedConfig;
-  readonly plan: QuantizePlan;
-  /** null: the configuration names no calibration. */
-  readonly statistics: Statistics | null;
+  /** The complete native file, where it is written on the way to another format and then removed. */
+  readonly onNative?: (path: string) => Promise<void>;
 }
 
 /**
- * What `quantizeModel` would do, from headers and, where the configuration names a calibration, its statistics: they
- * are taken now and kept, so that the quantization finds them.
+ * What `quantizeModel` would do, from headers and, where the configuration names a calibration or a target, statistics
+ * and measurements of layers: they are taken now and kept, so that the quantization finds them.
  * @throws errors of the input (exit 3) and of the configuration (exit 2)
  */
 export async function planModel(job: PlanJob, session: Session): Promise<QuantizePlan> {
@@ -56,12 +43,14 @@ export async function planModel(job: PlanJob, session: Session): Promise<Quantiz
 
 /**
  * Quantizes a model into a native file (one component) or a folder of them (several).
+ * @param journalFolder what a run with `resume` keeps; by default beside the output
  * @throws any ArrowQuantError, or the signal's reason; the output is then as it was before
  */
 export async function quantizeModel(
   job: QuantizeJob,
   session: Session,
   watcher: QuantizeWatcher = {},
+  journalFolder?: string,
 ): Promise<QuantizeResult> {
   using place = await session.jobs.enter(job.signal);
   const { signal, abort } = place;
@@ -85,7 +74,7 @@ export async function quantizeModel(
     job.onProgress,
     abort,
   );
-  const resumeFolder = `${target.path}.arrowquant-resume`;
+  const resumeFolder = journalFolder ?? `${target.path}.arrowquant-resume`;
   let layers: LayerReport[] = [];
   const fingerprints: Record<string, string> = {};
   const warnings: string[] = [];
@@ -137,6 +126,7 @@ export async function quantizeModel(
     plan,
     summary: summarizeLayers(layers, bytesOut, (performance.now() - startedAt) / 1000),
     layers,
+    exported: null,
     warnings: [
       ...session.warnings,
       ...plan.warnings,
@@ -145,47 +135,6 @@ export async function quantizeModel(
     ],
     fingerprints,
   };
-}
-
-async function prepareModel(job: PlanJob, session: Session, place: Job): Promise<PreparedModel> {
-  const { signal } = place;
-  const config = await raceSignal(resolveJob(job.config), signal);
-  const { variant, components } = config.values;
-  const opening = openModel(job.input, {
-    ...(variant === null ? {} : { variant }),
-    ...(components === null ? {} : { components }),
-  });
-  const model = await raceSignal(opening, signal);
-  const calibrated = await obtainStatistics(job, model, config, session, place);
-  const plans = planComponents({
-    components: model.components,
-    pipelineClassName: model.pipelineClassName,
-    config,
-    calibration: calibrated === null ? null : planCalibrationOf(calibrated.statistics),
-  });
-  const sizes = estimateSizes(plans);
-  const plan: QuantizePlan = {
-    input: job.input,
-    format: model.format,
-    components: plans,
-    warnings: [...model.warnings, ...(calibrated?.warnings ?? [])],
-    sizes: {
-      bytesIn: sizes.sourceBytes,
-      bytesOut: sizes.packedBytes,
-      compressionRatio: sizes.sourceBytes / sizes.packedBytes,
-      bitsPerWeight: sizes.bitsPerWeight,
-    },
-  };
-  return { model, config, plan, statistics: calibrated?.statistics ?? null };
-}
-
-/** The whole configuration of a job. @throws E_CONFIG, E_CONFLICT */
-export async function resolveJob(config: QuantizeJob["config"]): Promise<ResolvedConfig> {
-  return isResolvedConfig(config) ? config : resolveConfig({ config: config ?? {} });
-}
-
-function isResolvedConfig(config: QuantizeJob["config"]): config is ResolvedConfig {
-  return config !== undefined && "values" in config && "origins" in config;
 }
 
 function checkOutputName(output: string, components: readonly ComponentPlan[]): void {

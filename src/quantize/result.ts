@@ -6,7 +6,10 @@ import type { RoleNames } from "../graph/roles.js";
 import type { ComponentPlan } from "../plan/plan.js";
 import type { MethodName } from "../tensor/layout.js";
 import type { ErrorMetrics, OutputMetrics } from "../tensor/metrics.js";
+import type { ExportDtype, ExportResult } from "./export-job.js";
+import type { OnnxExportResult } from "./export-onnx.js";
 import type { LayerTrial } from "./layer-search.js";
+import type { OutputFormatName } from "./output-format.js";
 import type { Summary } from "./summary.js";
 
 export type { Summary } from "./summary.js";
@@ -14,10 +17,20 @@ export type { Summary } from "./summary.js";
 export interface QuantizeJob {
   /** A model file or folder. */
   readonly input: string;
-  /** A `.parquet` file for one component, a folder for several. */
+  /** A `.parquet` file for one component, a folder for several; or what `OUTPUT_FORMATS` has, by its ending. */
   readonly output: string;
+  /** Where `output` does not tell it by its ending. */
+  readonly format?: OutputFormatName | undefined;
+  /** Safetensors: type of the rebuilt weights, required. ONNX: what the graph computes in, by default F32. */
+  readonly dtype?: ExportDtype | undefined;
+  /** Safetensors, a folder: linear layers stay quantized, as `ExportJob.packed`. */
+  readonly packed?: boolean | undefined;
+  /** ONNX: quantize the inputs of layers too, as `OnnxExportJob.activations`. */
+  readonly activations?: boolean | undefined;
   /** Settings by their configuration keys, or an already resolved configuration. */
   readonly config?: ConfigSettings | ResolvedConfig | undefined;
+  /** Path of a plan file that settles what is done with each tensor; its settings give way to those of `config`. */
+  readonly plan?: string | undefined;
   /** Replace an output that this program did not write. */
   readonly force?: boolean | undefined;
   /**
@@ -32,7 +45,7 @@ export interface QuantizeJob {
 }
 
 /** What is to be planned. */
-export type PlanJob = Pick<QuantizeJob, "input" | "config" | "roles" | "signal" | "onProgress">;
+export type PlanJob = Pick<QuantizeJob, "input" | "config" | "plan" | "roles" | "signal" | "onProgress">;
 
 /** One tensor as it was written. */
 export interface LayerReport {
@@ -77,8 +90,15 @@ export interface QuantizePlan {
   };
 }
 
+/** What the native file was turned into. */
+export type ExportedOutput =
+  | { readonly format: "onnx"; readonly result: OnnxExportResult }
+  | { readonly format: "safetensors"; readonly dtype: ExportDtype; readonly result: ExportResult };
+
 export interface QuantizeResult {
   readonly output: string;
+  /** null: the output is the native file itself. */
+  readonly exported: ExportedOutput | null;
   readonly plan: QuantizePlan;
   readonly summary: Summary;
   readonly layers: readonly LayerReport[];

@@ -74,7 +74,7 @@ export function packRow(row: NativeRow, buffers: BufferPool, run?: RowRun): Pack
 }
 
 /** Every part holds as much of each row, so a run of rows is a run of each part. */
-function sliceParts(parts: Parts, rows: number, run: RowRun): Parts {
+export function sliceParts(parts: Parts, rows: number, run: RowRun): Parts {
   const slice = (part: Uint8Array | Float32Array | null) =>
     part?.subarray((part.length / rows) * run.firstRow, (part.length / rows) * (run.firstRow + run.rows)) ?? null;
   return Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, slice(part)])) as unknown as Parts;

@@ -7,7 +7,7 @@
  */
 import type { BatchResult, BatchSummary, JobResult } from "../batch/result.js";
 import type { SerializedError } from "../errors.js";
-import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
+import type { ComponentPlan, LayerPlan, MixedAllocation, MixedPrecision } from "../plan/plan.js";
 import { estimateLayerBytes } from "../plan/size.js";
 import type { LayerReport, QuantizePlan, QuantizeResult, Summary } from "../quantize/result.js";
 import { countElements } from "../tensor/layout.js";
@@ -112,6 +112,50 @@ function componentPlanJson(plan: ComponentPlan): JsonObject {
     modality_evidence: plan.modalityEvidence,
     decisions: plan.decisions.map(({ what, value, rule }) => ({ what, value, rule })),
     not_applied: plan.notApplied.map(({ setting, reason }) => ({ setting, reason })),
+    mixed_precision: plan.mixed === null ? null : mixedJson(plan.mixed),
+  };
+}
+
+/** Errors are squared, those of a search and its front are not. */
+function mixedJson({ origin, allocation, layers }: MixedPrecision): JsonObject {
+  return {
+    origin,
+    ...(allocation === null ? {} : allocationJson(allocation)),
+    layers: layers.map(({ name, bits, groupSize, bytes, error }) => ({
+      name,
+      bits,
+      group_size: groupSize,
+      bytes,
+      error,
+    })),
+  };
+}
+
+function allocationJson({ search, ...allocation }: MixedAllocation): JsonObject {
+  return {
+    sensitivity: allocation.sensitivity,
+    bits_per_weight: allocation.bitsPerWeight,
+    mean_group_size: allocation.meanGroupSize,
+    bytes: allocation.bytes,
+    file_bytes: allocation.fileBytes,
+    error: allocation.error,
+    lower_bound: allocation.lowerBound,
+    gap: allocation.gap,
+    search:
+      search === null
+        ? null
+        : {
+            fitness: search.fitness,
+            generations: search.generations,
+            evaluations: search.evaluations,
+            seed_error: finite(search.seedError),
+            error: finite(search.error),
+            history: search.history.map(finite),
+          },
+    front: allocation.front.map(({ bitsPerWeight, error }) => ({
+      bits_per_weight: bitsPerWeight,
+      error: finite(error),
+    })),
   };
 }
 

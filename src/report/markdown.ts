@@ -1,4 +1,5 @@
 /** Sections as a Markdown document. Pure. */
+import { drawChart } from "./chart.js";
 import type { Section, TableSection } from "./sections.js";
 
 /** Text that Markdown shows as it is: names may hold any character, control characters among them. */
@@ -35,6 +36,11 @@ function sectionLines(section: Section): string[] {
       return [...title, ...tableLines(section)];
     case "list":
       return [...title, ...section.items.map((item) => `- ${escapeMarkdown(item)}`)];
+    case "chart": {
+      // In the file itself: a report is moved and mailed without what lies beside it.
+      const svg = Buffer.from(drawChart(section.chart, section.title)).toString("base64");
+      return [...title, `![${escapeMarkdown(section.title)}](data:image/svg+xml;base64,${svg})`];
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import type { ComponentPlan, LayerPlan } from "../plan/plan.js";
 import { estimateLayerBytes } from "../plan/size.js";
 import type { QuantizePlan } from "../quantize/result.js";
 import { formatBitsPerWeight, formatBytes, formatQuantity, formatRatio, formatShape } from "./figures.js";
+import { mixedSections } from "./mixed.js";
 import { listSection, type Section } from "./sections.js";
 
 /** Bits of scale and zero-point codes: `6/6`; `f32` where they are not coded, `–` where there are none. */
@@ -73,10 +74,12 @@ function componentSections(plan: ComponentPlan): Section[] {
   ];
 }
 
-export function planSections(plan: QuantizePlan): Section[] {
+/** @param extent `worst`: for a terminal; `all`: for a file, with charts */
+export function planSections(plan: QuantizePlan, extent: "worst" | "all" = "all"): Section[] {
   const { bytesIn, bytesOut, compressionRatio, bitsPerWeight } = plan.sizes;
   return [
     ...plan.components.flatMap(componentSections),
+    ...mixedSections(plan.components, extent),
     {
       kind: "facts",
       title: "In all",

@@ -15,6 +15,7 @@ import {
   formatShape,
   formatSignificant,
 } from "./figures.js";
+import { mixedSections } from "./mixed.js";
 import { type Column, listSection, type Section, type TableSection } from "./sections.js";
 
 /** Rows of a "worst layers" table: as many as one sees at a glance. */
@@ -188,6 +189,7 @@ export function quantizeSections(result: QuantizeResult, extent: "worst" | "all"
         ...summaryFacts(summary),
       ],
     },
+    ...mixedSections(plan.components, extent),
     ...layerTable(layers, extent),
     ...(extent === "all" ? trialSections(layers) : []),
     ...listSection("Raised for quality", layers.filter((layer) => layer.fallbackFrom.length > 0).map(fallbackText)),

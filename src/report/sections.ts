@@ -1,7 +1,8 @@
 /**
- * What a report says, before it has a form: facts, tables and lists.
- * Every result is turned into sections once; text.ts draws them for terminals, markdown.ts for files.
+ * What a report says, before it has a form: facts, tables, lists and charts.
+ * Every result is turned into sections once; text.ts draws them for terminals, markdown.ts and html.ts for files.
  */
+import type { Chart } from "./chart.js";
 
 interface FactsSection {
   readonly kind: "facts";
@@ -33,7 +34,14 @@ export interface ListSection {
   readonly items: readonly string[];
 }
 
-export type Section = FactsSection | TableSection | ListSection;
+/** Terminals show none. */
+export interface ChartSection {
+  readonly kind: "chart";
+  readonly title: string;
+  readonly chart: Chart;
+}
+
+export type Section = FactsSection | TableSection | ListSection | ChartSection;
 
 /** A list, or nothing where there are no items. */
 export function listSection(title: string, items: readonly string[]): ListSection[] {

@@ -1,6 +1,6 @@
 /** Sections as text for a terminal or a pipe: aligned columns, no lines, colour only where asked. Pure. */
 import { printable, truncateMiddle } from "./printable.js";
-import type { Column, Section, TableSection } from "./sections.js";
+import type { ChartSection, Column, Section, TableSection } from "./sections.js";
 
 export interface TextStyle {
   readonly color: boolean;
@@ -81,7 +81,7 @@ function tableLines(table: TableSection, style: TextStyle): string[] {
   ];
 }
 
-function sectionLines(section: Section, style: TextStyle): string[] {
+function sectionLines(section: Exclude<Section, ChartSection>, style: TextStyle): string[] {
   const title = section.title === undefined ? [] : [bold(section.title, style)];
   switch (section.kind) {
     case "facts": {
@@ -102,7 +102,9 @@ function sectionLines(section: Section, style: TextStyle): string[] {
 
 /** All sections, a blank line between two, ending in a newline. */
 export function renderText(heading: string | null, sections: readonly Section[], style: TextStyle): string {
-  const blocks = sections.map((section) => sectionLines(section, style).join("\n"));
+  const blocks = sections
+    .filter((section) => section.kind !== "chart")
+    .map((section) => sectionLines(section, style).join("\n"));
   const all = heading === null ? blocks : [bold(printable(heading), style), ...blocks];
   return `${all.join("\n\n")}\n`;
 }

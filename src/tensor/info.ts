@@ -24,6 +24,10 @@ export interface TensorInfo {
   readonly dtype: Dtype;
   readonly location: ByteRange;
   readonly sourceScale: SourceScale | null;
+  /** A matrix [rows, columns] that the file holds as [columns, rows]. */
+  readonly transposed?: true;
+  /** Why the source's graph shows that it is no weight of a layer; absent: it is one, or nothing shows it. */
+  readonly notWeight?: string;
 }
 
 export interface SourceFile {

@@ -3,7 +3,7 @@
  * Every number here is fixed by FORMAT.md; all functions are pure.
  */
 
-export const BIT_WIDTHS = [2, 4, 8] as const;
+export const BIT_WIDTHS = [2, 3, 4, 5, 6, 8] as const;
 export type BitWidth = (typeof BIT_WIDTHS)[number];
 
 export const METHOD_NAMES = ["rtn", "hqq", "mse", "r2q", "gptq"] as const;

@@ -4,16 +4,24 @@ import type { Session } from "../engine/session.js";
 import { ArrowQuantError } from "../errors.js";
 import type { NativeRow } from "../formats/parquet/row.js";
 import { readSourceScales } from "../formats/scale.js";
+import { placeRows } from "../quantize/source-place.js";
 import { isKept, packKeptRow, packRow, type RowPlace, RowTracker } from "../quantize/stored-rows.js";
 import { DTYPES, type Dtype, keptDtype } from "../tensor/dtype.js";
 import type { Component, TensorInfo } from "../tensor/info.js";
-import { countElements } from "../tensor/layout.js";
+import { type BitWidth, countElements } from "../tensor/layout.js";
 import { addSums, deriveMetrics, type ErrorSums, zeroSums } from "../tensor/metrics.js";
 import type { SourceRows } from "../worker/messages.js";
 import type { ValidatedLayer } from "./result.js";
 
 /** Least cosine similarity of a layer by bit width, where no threshold is given. */
-export const DEFAULT_THRESHOLDS: Readonly<Record<number, number>> = { 2: 0.7, 4: 0.9, 8: 0.95 };
+export const DEFAULT_THRESHOLDS: Readonly<Record<BitWidth, number>> = {
+  2: 0.7,
+  3: 0.8,
+  4: 0.9,
+  5: 0.92,
+  6: 0.93,
+  8: 0.95,
+};
 
 /** Rows under way at once per thread: one at work, one waiting. */
 const ROWS_PER_THREAD = 2;
@@ -183,7 +191,7 @@ export class Comparer {
       fd,
       path,
       tensorName: tensor.name,
-      byteOffset: tensor.location.byteOffset + (firstRow * cols * DTYPES[tensor.dtype].bits) / 8,
+      ...placeRows(tensor, firstRow),
       dtype: tensor.dtype,
       rows,
       cols,
@@ -208,7 +216,7 @@ function validatedLayer(component: string, tally: LayerTally, minAccuracy: numbe
   const kept = isKept(row);
   const metrics = kept ? null : deriveMetrics(sums);
   const bits = Number(row.quantType.slice(3));
-  const threshold = kept ? null : (minAccuracy ?? (DEFAULT_THRESHOLDS[bits] as number));
+  const threshold = kept ? null : (minAccuracy ?? DEFAULT_THRESHOLDS[bits as BitWidth]);
   return {
     name: tensor.name,
     component,

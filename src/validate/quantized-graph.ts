@@ -10,12 +10,9 @@ import { openSafetensors } from "../formats/safetensors/reader.js";
 import type { GraphLayer } from "../graph/layers.js";
 import type { GraphMatch } from "../graph/match.js";
 import { type WeightReplacement, writeGraphWithWeights } from "../graph/replace.js";
-import { readExactly, withFile } from "../io/read.js";
+import { readRows } from "../graph/weight-rows.js";
 import type { TensorInfo } from "../tensor/info.js";
 import { viewAs2d } from "../tensor/layout.js";
-
-/** Weights are copied this much at a time. */
-const PIECE_BYTES = 4 * 1024 * 1024;
 
 /** A quantized layer, and where the graph multiplies with its weight. */
 export interface RunLayer {
@@ -65,24 +62,16 @@ export async function writeQuantizedGraph(
   const { tensors } = await openSafetensors(weightsPath, weightsPath);
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   const replacements = run.map(({ row }): WeightReplacement => {
-    const tensor = byName.get(row.layerName) as TensorInfo;
-    return { tensorName: row.layerName, rows: () => readRows(weightsPath, tensor) };
+    const { location, shape } = byName.get(row.layerName) as TensorInfo;
+    const { byteOffset, byteLength } = location;
+    const rowBytes = 4 * viewAs2d(shape).cols;
+    const rows = () => readRows({ path: weightsPath, byteOffset, byteLength }, rowBytes);
+    return { tensorName: row.layerName, rows };
   });
   const edit = (model: ModelProto) => {
     if (quantizers.length > 0) quantizeActivations(model, quantizers);
   };
   await writeGraphWithWeights(file, match, replacements, outPath, edit);
-}
-
-/** Whole rows of a float32 tensor; the chunks are good until the next one. */
-async function* readRows(path: string, { location, shape }: TensorInfo): AsyncGenerator<Uint8Array> {
-  const rowBytes = 4 * viewAs2d(shape).cols;
-  const piece = Buffer.allocUnsafeSlow(Math.max(1, Math.floor(PIECE_BYTES / rowBytes)) * rowBytes);
-  for (let at = 0; at < location.byteLength; at += piece.length) {
-    const part = piece.subarray(0, Math.min(piece.length, location.byteLength - at));
-    await withFile(path, (open) => readExactly(open, part, location.byteOffset + at));
-    yield part;
-  }
 }
 
 /** The quantizers of activations that the file holds parameters for. */

@@ -1,6 +1,5 @@
 /** What validation is asked and what it answers. */
 import type { ProgressListener } from "../engine/progress.js";
-import type { QuantType } from "../formats/parquet/row.js";
 import type { Summary } from "../quantize/summary.js";
 import type { ErrorMetrics } from "../tensor/metrics.js";
 import type { RunOptions, RunResult } from "./run-result.js";
@@ -8,9 +7,9 @@ import type { RunOptions, RunResult } from "./run-result.js";
 export interface ValidateJob {
   /** The source model. */
   readonly original: string;
-  /** A native file, or a folder of one per component. */
+  /** A native file, a folder of one per component, or a GGUF file. */
   readonly quantized: string;
-  /** Least cosine similarity of a layer; by default 0.70, 0.90, 0.95 at 2, 4, 8 bits. */
+  /** Least cosine similarity of a layer; by default 0.70 at 2 bits to 0.95 at 8. */
   readonly minAccuracy?: number | undefined;
   /** Variant of the source's files, e.g. `fp16`. */
   readonly variant?: string | undefined;
@@ -25,7 +24,8 @@ export interface ValidatedLayer {
   readonly component: string;
   readonly shape: readonly number[];
   readonly dtype: string;
-  readonly quantType: QuantType;
+  /** `QuantType` of a native file, of GGUF the type in the file: `q4_k`, `f32`, `i64`. */
+  readonly quantType: string;
   readonly groupSize: number | null;
   readonly method: string | null;
   readonly parameterCount: number;

@@ -10,29 +10,10 @@ import { seedBatchNoise } from "../sampler/noise.js";
 import { sampleBatch } from "../sampler/sample.js";
 import type { Scheduler } from "../sampler/scheduler.js";
 import { countElements } from "../tensor/layout.js";
-import { addOutputSums, deriveOutputMetrics, type OutputSums, zeroOutputSums } from "../tensor/metrics.js";
-import { sumPrediction } from "../tensor/prediction-metrics.js";
-import type { TimeError } from "./run-result.js";
+import { type TimeError, TimeErrors } from "../tensor/time-errors.js";
 
 /** Samples under way at once. */
 const BATCH_SAMPLES = 16;
-
-/** Sums of prediction errors at each time. */
-class TimeErrors {
-  readonly #sums = new Map<number, OutputSums>();
-
-  add(time: number, prediction: Float32Array, reference: Float32Array): void {
-    const known = this.#sums.get(time);
-    const sums = known ?? zeroOutputSums();
-    if (known === undefined) this.#sums.set(time, sums);
-    addOutputSums(sums, sumPrediction(prediction, reference));
-  }
-
-  /** Largest time first, as samplers go. */
-  list(): TimeError[] {
-    return [...this.#sums].sort(([a], [b]) => b - a).map(([time, sums]) => ({ time, ...deriveOutputMetrics(sums) }));
-  }
-}
 
 export interface SamplingRun {
   /** Prediction errors of each quantized graph. */

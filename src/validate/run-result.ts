@@ -2,7 +2,7 @@
 
 import type { Config } from "../config/config.js";
 import type { RoleNames } from "../graph/roles.js";
-import type { OutputMetrics } from "../tensor/metrics.js";
+import type { TimeError } from "../tensor/time-errors.js";
 
 export interface RunOptions {
   /** ONNX graph of the original; null: the one found beside it. */
@@ -25,11 +25,6 @@ export interface RunOptions {
   readonly maxPredictionError?: number | null | undefined;
   /** Least PSNR of the samples in dB; null: none. */
   readonly minPsnr?: number | null | undefined;
-}
-
-/** The prediction at one time, over all samples. */
-export interface TimeError extends OutputMetrics {
-  readonly time: number;
 }
 
 export interface RunVariant {

@@ -25,6 +25,7 @@ import { drawImageGrid } from "../report/image-grid.js";
 import { loadRuntime, type RunSession } from "../runtime/runtime.js";
 import type { Component } from "../tensor/info.js";
 import { psnr } from "../tensor/prediction-metrics.js";
+import { meanOverTimes, type TimeError } from "../tensor/time-errors.js";
 import {
   divideLayers,
   dynamicQuantizers,
@@ -33,7 +34,7 @@ import {
   writeQuantizedGraph,
 } from "./quantized-graph.js";
 import { runData, runSampling, type SamplingRun } from "./run-predictions.js";
-import type { RecordedActivations, RunOptions, RunResult, RunVariant, TimeError } from "./run-result.js";
+import type { RecordedActivations, RunOptions, RunResult, RunVariant } from "./run-result.js";
 
 const DEFAULT_SAMPLES = 16;
 const DEFAULT_STEPS = 20;
@@ -226,11 +227,10 @@ function missingScheduler({ original }: RunJob, graphPath: string): ArrowQuantEr
 }
 
 function summarize(quantized: RunVariant["quantized"], times: readonly TimeError[], psnrDb: number | null): RunVariant {
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   return {
     quantized,
-    predictionError: mean(times.map(({ relativeError }) => relativeError)),
-    predictionCosine: mean(times.map(({ cosineSimilarity }) => cosineSimilarity)),
+    predictionError: meanOverTimes(times, "relativeError"),
+    predictionCosine: meanOverTimes(times, "cosineSimilarity"),
     times,
     psnrDb,
   };

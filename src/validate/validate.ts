@@ -1,5 +1,5 @@
 /**
- * Proves a native file against its source: re-read from disk, checksums verified, every tensor rebuilt by the
+ * Proves a quantized file against its source: re-read from disk, checksums verified, every tensor rebuilt by the
  * kernels and compared with the source slab by slab.
  */
 import { stat } from "node:fs/promises";
@@ -16,6 +16,7 @@ import { assertUnchanged } from "../io/unchanged.js";
 import { summarizeLayers, totalMetrics } from "../quantize/summary.js";
 import type { Component } from "../tensor/info.js";
 import { Comparer, type ComponentComparison } from "./comparer.js";
+import { compareGguf, isGguf } from "./gguf.js";
 import type { ValidateJob, ValidateResult } from "./result.js";
 import type { RunOptions, RunResult } from "./run-result.js";
 
@@ -24,6 +25,7 @@ import type { RunOptions, RunResult } from "./run-result.js";
  * @throws E_CRC, E_NATIVE and other errors of reading; the signal's reason
  */
 export async function validateModel(job: ValidateJob, session: Session): Promise<ValidateResult> {
+  if (await isGguf(job.quantized)) return compareGguf(job, session);
   const compared = await compareModel(job, session);
   if (job.run === undefined) return compared;
   // After the comparison has left its place among the jobs, since exporting takes one.

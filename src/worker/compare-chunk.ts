@@ -8,18 +8,20 @@ import { bytesOf, floatsOf } from "./parts.js";
 import { forEachSlab, readSlab, scaleKind } from "./source.js";
 
 export function compareChunk(task: CompareTask): CompareReply {
-  const { source, slabRows, input } = task;
+  const { source, slabRows, importance, input } = task;
   const rebuilder = new ChunkRebuilder(threadKernels(), storedChunk(task, source.rows, source.cols), {
     slabRows,
     sourceDtype: source.dtype,
     sourceScale: scaleKind(source.scales),
+    ...(importance === undefined ? {} : { importance }),
   });
   const nonFinite = forEachSlab(source.rows, slabRows, (firstRow, rowCount) => {
     readSlab(source, firstRow, rowCount, rebuilder);
     return rebuilder.compare(rowCount);
   });
   const position = nonFinite === null ? null : { ...nonFinite, row: source.firstRow + nonFinite.row };
-  return { input, sums: rebuilder.sums(), nonFinite: position };
+  const importanceSums = importance === undefined ? null : rebuilder.importanceSums();
+  return { input, sums: rebuilder.sums(), importanceSums, nonFinite: position };
 }
 
 export function compareKeptChunk(task: CompareKeptTask): CompareKeptReply {

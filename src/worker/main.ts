@@ -5,10 +5,13 @@ import { type CancelFlag, followCancel } from "./cancel.js";
 import { findColumnMaxima } from "./column-maxima.js";
 import { compareChunk, compareKeptChunk } from "./compare-chunk.js";
 import { factorHessian } from "./factor-hessian.js";
+import { quantizeGgmlChunk } from "./ggml-chunk.js";
+import { countWeights } from "./histogram.js";
 import { keepChunk } from "./keep-chunk.js";
 import type { Replies, Reply, Task } from "./messages.js";
 import { quantizeChunk } from "./quantize-chunk.js";
 import { convertChunk, rebuildChunk } from "./rebuild-chunk.js";
+import { castRows, compareRows } from "./row-errors.js";
 import { groupTimes } from "./time-groups.js";
 
 type TaskOf<K extends Task["kind"]> = Extract<Task, { kind: K }>;
@@ -16,6 +19,10 @@ type TaskOf<K extends Task["kind"]> = Extract<Task, { kind: K }>;
 const TASKS: { [K in Task["kind"]]: (task: TaskOf<K>) => Replies[K] } = {
   "time-groups": groupTimes,
   "column-maxima": findColumnMaxima,
+  histogram: countWeights,
+  ggml: quantizeGgmlChunk,
+  cast: castRows,
+  "compare-rows": compareRows,
   factor: factorHessian,
   quantize: quantizeChunk,
   keep: keepChunk,

@@ -5,7 +5,7 @@ import type { SerializedError } from "../errors.js";
 import type { InputStatistics } from "../plan/input-distributions.js";
 import type { ActivationSettings } from "../plan/plan.js";
 import type { TimeGroups, TimeRange } from "../plan/time-groups.js";
-import type { Dtype } from "../tensor/dtype.js";
+import type { BlockDtype, Dtype } from "../tensor/dtype.js";
 import type { QuantSpec } from "../tensor/layout.js";
 import type { ErrorSums, OutputSums } from "../tensor/metrics.js";
 import type { StoredSpec } from "../tensor/stored.js";
@@ -30,13 +30,15 @@ export interface SourceRows {
   /** For error messages. */
   readonly path: string;
   readonly tensorName: string;
-  /** Of the first row; a fraction of a byte where that begins in the middle of a block. */
+  /** Of the first row's first element; a fraction of a byte where that lies in the middle of a block. */
   readonly byteOffset: number;
   readonly dtype: Dtype;
   readonly rows: number;
   readonly cols: number;
   /** First row within the tensor. */
   readonly firstRow: number;
+  /** Rows of the whole matrix where the file holds it [columns, rows]; absent: rows lie one after the other. */
+  readonly storedRows?: number;
   /** Source scale values: none, one, or one per row of this run. */
   readonly scales: Float32Array | null;
 }
@@ -107,6 +109,8 @@ export interface CompareTask {
   readonly stored: StoredSpec;
   readonly parts: PartRanges;
   readonly equalizationScales: Float32Array | null;
+  /** float32[cols]: errors are also to be weighted by it. */
+  readonly importance?: Float32Array;
   readonly slabRows: number;
   readonly input: ArrayBuffer;
 }
@@ -147,10 +151,49 @@ export interface ConvertTask {
   readonly output: ArrayBuffer;
 }
 
+/** Searches the codes of rows of whole blocks (ggml). */
+export interface GgmlTask {
+  readonly kind: "ggml";
+  readonly source: SourceRows;
+  readonly type: BlockDtype;
+  /** float32[cols], mean one; null: all ones. */
+  readonly importance: Float32Array | null;
+  readonly slabRows: number;
+  readonly output: ArrayBuffer;
+}
+
+/** Casts rows to a float type of fewer bits, or, without an output, only looks at them. */
+export interface CastTask {
+  readonly kind: "cast";
+  readonly source: SourceRows;
+  readonly dtype: "F32" | "F16" | "BF16";
+  /** Weights of this magnitude and beyond, and NaN, stop it. */
+  readonly limit: number;
+  readonly slabRows: number;
+  readonly output: ArrayBuffer | null;
+}
+
+/** Compares rows of a source with rows of a file that holds them plainly or in blocks. */
+export interface CompareRowsTask {
+  readonly kind: "compare-rows";
+  readonly source: SourceRows;
+  readonly stored: SourceRows;
+  readonly slabRows: number;
+}
+
 /** Largest magnitude of each column of a run of rows. */
 export interface ColumnMaximaTask {
   readonly kind: "column-maxima";
   readonly source: SourceRows;
+  readonly slabRows: number;
+}
+
+/** Counts the weights of a tensor in equal bins from the least to the largest. */
+export interface HistogramTask {
+  readonly kind: "histogram";
+  /** All its rows: the range is that of them all. */
+  readonly source: SourceRows;
+  readonly bins: number;
   readonly slabRows: number;
 }
 
@@ -177,8 +220,12 @@ export interface TimeGroupsTask {
 }
 
 export type Task =
+  | GgmlTask
+  | CastTask
+  | CompareRowsTask
   | TimeGroupsTask
   | ColumnMaximaTask
+  | HistogramTask
   | FactorTask
   | QuantizeTask
   | KeepTask
@@ -215,6 +262,8 @@ export interface KeepReply {
 export interface CompareReply {
   readonly input: ArrayBuffer;
   readonly sums: ErrorSums;
+  /** Weighted by importance; null where there is none. */
+  readonly importanceSums: OutputSums | null;
   readonly nonFinite: NonFiniteWeight | null;
 }
 
@@ -236,6 +285,13 @@ export interface ColumnMaximaReply {
   readonly maxima: Float32Array;
 }
 
+export interface HistogramReply {
+  /** [bins]: how many weights lie in each. */
+  readonly counts: Float64Array;
+  /** First weight that has no place in a histogram; the counts then mean nothing. */
+  readonly nonFinite: NonFiniteWeight | null;
+}
+
 export interface FactorReply {
   /** False: there is no factor, and nothing was written. */
   readonly isPositiveDefinite: boolean;
@@ -243,10 +299,36 @@ export interface FactorReply {
   readonly deadColumns: Uint8Array;
 }
 
+export interface GgmlReply {
+  readonly output: ArrayBuffer;
+  readonly byteLength: number;
+  readonly sums: ErrorSums;
+  /** First weight that cannot be quantized; the rest of the reply then means nothing. */
+  readonly nonFinite: NonFiniteWeight | null;
+}
+
+export interface CastReply {
+  readonly output: ArrayBuffer | null;
+  readonly byteLength: number;
+  readonly sums: ErrorSums;
+  /** First weight beyond the limit; the rest of the reply then means nothing. */
+  readonly nonFinite: NonFiniteWeight | null;
+}
+
+export interface CompareRowsReply {
+  readonly sums: ErrorSums;
+  /** First weight of the source that is not finite; the rest of the reply then means nothing. */
+  readonly nonFinite: NonFiniteWeight | null;
+}
+
 /** The reply to each kind of task. */
 export interface Replies {
+  ggml: GgmlReply;
+  cast: CastReply;
+  "compare-rows": CompareRowsReply;
   "time-groups": TimeGroupsReply;
   "column-maxima": ColumnMaximaReply;
+  histogram: HistogramReply;
   factor: FactorReply;
   quantize: QuantizeReply;
   keep: KeepReply;

@@ -4,6 +4,7 @@ import type { SlabInput, SourceScaleMode } from "../kernels/regions.js";
 import { DTYPES, spanOf } from "../tensor/dtype.js";
 import { throwIfCancelled } from "./cancel.js";
 import type { SourceRows } from "./messages.js";
+import { readTransposedRows } from "./transposed-rows.js";
 
 /** Bytes of a row of the source's 2-D view; of types of blocks perhaps not a whole number. */
 export function sourceRowBytes({ cols, dtype }: SourceRows): number {
@@ -12,7 +13,8 @@ export function sourceRowBytes({ cols, dtype }: SourceRows): number {
 
 /** Fills `into` with rows from `firstRow` of the run on, of a type without blocks; throws E_TRUNCATED or E_READ. */
 export function readRows(source: SourceRows, firstRow: number, into: Uint8Array): void {
-  readExactlySync(source.fd, source.path, into, source.byteOffset + firstRow * sourceRowBytes(source));
+  if (source.storedRows !== undefined) readTransposedRows(source, firstRow, into);
+  else readExactlySync(source.fd, source.path, into, source.byteOffset + firstRow * sourceRowBytes(source));
 }
 
 /** Reads rows from `firstRow` of the run on, and their scales, to where kernels take them; throws E_TRUNCATED, E_READ. */
@@ -22,7 +24,8 @@ export function readSlab(source: SourceRows, firstRow: number, rowCount: number,
   // Exact: bits per element are multiples of 1/16.
   const skippedBytes = (skip * DTYPES[dtype].bits) / 8;
   const begin = byteOffset + firstRow * sourceRowBytes(source) - skippedBytes;
-  readExactlySync(fd, path, input.source(rowCount, skip), begin);
+  if (source.storedRows !== undefined) readTransposedRows(source, firstRow, input.source(rowCount));
+  else readExactlySync(fd, path, input.source(rowCount, skip), begin);
   if (scales === null) return;
   input.sourceScales().set(scales.length === 1 ? scales : scales.subarray(firstRow, firstRow + rowCount));
 }

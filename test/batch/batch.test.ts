@@ -88,7 +88,7 @@ describe("batch", () => {
     const place = temporaryFolder();
     const file = jobFile([
       { model_path: a, output_path: join(place, "a.parquet") },
-      { model_path: b, output_path: join(place, "b.parquet"), bit_width: 3 },
+      { model_path: b, output_path: join(place, "b.parquet"), bit_width: 7 },
     ]);
     const ended = await run(["batch", file, ...easy]);
     expect(ended.code).toBe(2);
@@ -226,7 +226,7 @@ describe("runBatch", () => {
     await using session = new Session({ threads: 1 });
     const jobs = [
       { input: a, output: join(folder, "same.parquet") },
-      { input: b, output: join(folder, "same.parquet"), config: { bit_width: 3 } },
+      { input: b, output: join(folder, "same.parquet"), config: { bit_width: 7 } },
     ];
     await expect(runBatch({ jobs }, session)).rejects.toMatchObject({
       code: "E_JOB_FILE",

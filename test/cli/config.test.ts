@@ -41,9 +41,11 @@ describe("config show", () => {
   it("takes every setting flag that quantize takes", async () => {
     const [quantize, config] = await Promise.all([run(["quantize", "--help"]), run(["config", "show", "--help"])]);
     const flagsOf = (help: string) => new Set(help.match(/--(?:\[no-\])?[a-z-]+/g));
-    const ofTheRun = ["--output", "--dry-run", "--report", "--force", "--resume", "--validate", "--run"];
+    const ofTheRun = ["--output", "--dry-run", "--report", "--plan", "--force", "--resume", "--validate", "--run"];
     const ofTheGraph = ["--sample-input", "--time-input", "--class-input", "--encoder-input", "--prediction-output"];
-    const others = [...ofTheRun, ...ofTheGraph];
+    const ofTheFormat = ["--format", "--dtype", "--packed", "--activations"];
+    const ofGguf = ["--type", "--tensor-type", "--comfy", "--split-max-size"];
+    const others = [...ofTheRun, ...ofTheGraph, ...ofTheFormat, ...ofGguf];
     const missing = [...flagsOf(quantize.stdout)].filter(
       (flag) => !others.includes(flag) && !flagsOf(config.stdout).has(flag),
     );
@@ -87,7 +89,7 @@ describe("config schema", () => {
     const schema = JSON.parse(stdout) as { $schema: string; properties: Record<string, unknown> };
     expect(schema.$schema).toContain("json-schema.org");
     // Keys with dots may be written as mappings too, by their first part.
-    expect(Object.keys(schema.properties)).toEqual([...(await show([])).keys(), "thermodynamic"]);
+    expect(Object.keys(schema.properties)).toEqual([...(await show([])).keys(), "thermodynamic", "evolution"]);
     const wrapped = documentOf(await run(["config", "schema", "--json"]));
     expect(wrapped.schema).toEqual(schema);
   });

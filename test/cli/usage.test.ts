@@ -83,6 +83,8 @@ const NAMED_FLAGS: Record<string, string[]> = {
   export: [
     ...["-o, --output", "--dtype=<f32|f16|bf16>", "--like", "--variant", "--packed", "--max-shard-size", "--force"],
   ],
+  sensitivity: ["-o, --output", "--kinds", "--report", "--candidate-bits"],
+  plan: ["-o, --output", "--report", "--force", "--target-bpw", "--target-size", "--sensitivity", "--search"],
   "config show": ["-c, --config", "-b, --bit-width", "--json"],
   "config init": ["-o, --output", "--force"],
   "config schema": ["--json"],
@@ -152,7 +154,7 @@ const WRONG: [string[], string, RegExp][] = [
   [["quantize", "m", "-o", "--dry-run"], "E_USAGE", /--output.*value/],
   [["quantize", "-", "-o", "x.parquet"], "E_USAGE", /MODEL cannot be "-"/],
   [["quantize", "m", "-o", "-"], "E_USAGE", /--output cannot be "-"/],
-  [["quantize", "m", "-o", "x.parquet", "--report", "r.html"], "E_USAGE", /\.json or \.md/],
+  [["quantize", "m", "-o", "x.parquet", "--report", "r.pdf"], "E_USAGE", /\.json, \.md, \.html/],
   [["quantize", "m", "-o", "x.parquet", "--layer-bits", "attn"], "E_USAGE", /PATTERN=BITS/],
   [["quantize", "m", "-o", "x.parquet", "--layer-bits", "a=2", "--layer-bits", "a=4"], "E_CONFLICT", /twice/],
   [
@@ -161,7 +163,7 @@ const WRONG: [string[], string, RegExp][] = [
     /--enable-spatial and --disable-spatial/,
   ],
   [["quantize", "m", "-o", "x.parquet", "--quiet", "--verbose"], "E_CONFLICT", /--quiet/],
-  [["quantize", "m", "-o", "x.parquet", "--bit-width", "7"], "E_CONFIG", /--bit-width.*2, 4 or 8/],
+  [["quantize", "m", "-o", "x.parquet", "--bit-width", "7"], "E_CONFIG", /--bit-width.*2, 3, 4, 5, 6 or 8/],
   [["quantize", "m", "-o", "x.parquet", "--profile", "lokal"], "E_CONFIG", /edge, local or cloud/],
   [["quantize", "m", "-o", "x.parquet", "--memory", "lots"], "E_CONFIG", /--memory/],
   [["quantize", "m", "-o", "x.parquet", "--config", "/nowhere.yaml"], "E_CONFIG", /no such file/],

@@ -54,7 +54,7 @@ describe("profiles", () => {
 
 /** Keys that every source can give, each with the variable that gives it. */
 const SHARED_KEYS = {
-  bit_width: fc.constantFrom(2, 4, 8),
+  bit_width: fc.constantFrom(2, 3, 4, 5, 6, 8),
   group_size: fc.constantFrom(16, 32, 64, 128, 256, 512, 1024),
   min_accuracy: fc.constantFrom(0.25, 0.5, 0.75, 1),
   num_time_groups: fc.integer({ min: 1, max: 1000 }),
@@ -66,6 +66,9 @@ const SHARED_KEYS = {
   calibration_steps: fc.integer({ min: 1, max: 1000 }),
   seed: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
   activation_bits: fc.constantFrom(4, 5, 6, 7, 8),
+  enable_mixed_precision: fc.constant(true),
+  sensitivity: fc.constantFrom("weight", "output", "model", "entropy"),
+  search: fc.constantFrom("none", "evolutionary"),
   "thermodynamic.validation.smoothness_threshold": fc.constantFrom(0, 0.25, 3),
   "thermodynamic.boundary_smoothing.window": fc.integer({ min: 0, max: 1000 }),
   "thermodynamic.boundary_smoothing.interpolation": fc.constantFrom("linear", "cubic", "sigmoid"),
@@ -76,7 +79,8 @@ const VARIABLES = Object.fromEntries(Object.entries(ENVIRONMENT_VARIABLES).map((
 
 describe("precedence", () => {
   it("covers every variable there is", () => {
-    expect(Object.values(ENVIRONMENT_VARIABLES).sort()).toEqual(Object.keys(SHARED_KEYS).sort());
+    const targets = ["target_bpw", "target_model_size_mb", "max_error", "mean_group_size"];
+    expect(Object.values(ENVIRONMENT_VARIABLES).sort()).toEqual([...Object.keys(SHARED_KEYS), ...targets].sort());
   });
 
   it("the strongest source that gives a key wins it, and its origin says so", async () => {
@@ -176,6 +180,11 @@ describe("values as text", () => {
         include: "to_q",
         exclude: ["a{1,2}", "b"],
         layer_bit_widths: ["x=y$=8", "norm1=none"],
+        layer_min_bits: "attn=4",
+        candidate_bits: "2, 8",
+        candidate_group_sizes: "32",
+        target_bpw: "2.5",
+        "evolution.generations": "3",
       },
     });
     expect(values).toMatchObject({
@@ -187,6 +196,11 @@ describe("values as text", () => {
       components: ["transformer", "text_encoder"],
       include: ["to_q"],
       exclude: ["a{1,2}", "b"],
+      layer_min_bits: { attn: 4 },
+      candidate_bits: [2, 8],
+      candidate_group_sizes: [32],
+      target_bpw: 2.5,
+      "evolution.generations": 3,
     });
     expect(Object.entries(values.layer_bit_widths)).toEqual([
       ["x=y$", 8],
@@ -211,9 +225,9 @@ describe("values as text", () => {
   });
 
   it.each([
-    ["ARROW_QUANT_BIT_WIDTH", "four", "2, 4 or 8"],
-    ["ARROW_QUANT_BIT_WIDTH", "4.5", "2, 4 or 8"],
-    ["ARROW_QUANT_BIT_WIDTH", "4 ", "2, 4 or 8"],
+    ["ARROW_QUANT_BIT_WIDTH", "four", "2, 3, 4, 5, 6 or 8"],
+    ["ARROW_QUANT_BIT_WIDTH", "4.5", "2, 3, 4, 5, 6 or 8"],
+    ["ARROW_QUANT_BIT_WIDTH", "4 ", "2, 3, 4, 5, 6 or 8"],
     ["ARROW_QUANT_GROUP_SIZE", "0x20", "an integer from 16 to 1024"],
     ["ARROW_QUANT_GROUP_SIZE", "32.5", "an integer from 16 to 1024"],
     ["ARROW_QUANT_FAIL_FAST", "yes", "true or false"],
@@ -239,7 +253,7 @@ describe("values as text", () => {
     expect(error.message).toBe("ARROW_QUANT_BITWIDTH: unknown variable: did you mean ARROW_QUANT_BIT_WIDTH?");
   });
 
-  it.each([["norm1"], ["=4"], [["a=4", "a=8"]], [["a=3"]], [[7]]])("refuses layer bits %j", async (bits) => {
+  it.each([["norm1"], ["=4"], [["a=4", "a=8"]], [["a=7"]], [[7]]])("refuses layer bits %j", async (bits) => {
     expect((await refusal({ flags: { layer_bit_widths: bits } })).code).toBe("E_CONFIG");
   });
 });
@@ -250,26 +264,26 @@ describe("problems", () => {
       flags: { group_size: 8 },
       config: { bit_width: "4" },
       environment: { ARROW_QUANT_BIT_WIDTH: "four" },
-      file: { path: "quant.yaml", text: "# a comment\nbit_width: 3\nbit_widht: 4\ninclude: [a, 5]\n" },
+      file: { path: "quant.yaml", text: "# a comment\nbit_width: 7\nbit_widht: 4\ninclude: [a, 5]\n" },
     });
     expect(error.code).toBe("E_CONFIG");
     expect(error.exitCode).toBe(2);
     expect(error.message.split("\n").map((line) => line.trim())).toEqual([
       "6 problems in the configuration:",
       "--group-size: 8 is not allowed: expected an integer from 16 to 1024",
-      'config.bit_width: "4" is not allowed: expected 2, 4 or 8',
-      'ARROW_QUANT_BIT_WIDTH: "four" is not allowed: expected 2, 4 or 8',
-      "quant.yaml:2:12: bit_width: 3 is not allowed: expected 2, 4 or 8",
+      'config.bit_width: "4" is not allowed: expected 2, 3, 4, 5, 6 or 8',
+      'ARROW_QUANT_BIT_WIDTH: "four" is not allowed: expected 2, 3, 4, 5, 6 or 8',
+      "quant.yaml:2:12: bit_width: 7 is not allowed: expected 2, 3, 4, 5, 6 or 8",
       'quant.yaml:3:1: unknown key "bit_widht": did you mean "bit_width"?',
       "quant.yaml:4:14: include[1]: 5 is not allowed: expected text of 1 to 512 characters",
     ]);
     const problems = error.details["problems"] as Record<string, unknown>[];
     expect(problems[3]).toEqual({
-      message: "quant.yaml:2:12: bit_width: 3 is not allowed: expected 2, 4 or 8",
+      message: "quant.yaml:2:12: bit_width: 7 is not allowed: expected 2, 3, 4, 5, 6 or 8",
       source: "file",
       key: "bit_width",
-      value: 3,
-      allowed: "2, 4 or 8",
+      value: 7,
+      allowed: "2, 3, 4, 5, 6 or 8",
       file: "quant.yaml",
       line: 2,
       column: 12,
@@ -333,6 +347,11 @@ describe("problems", () => {
     ["method", "awq"],
     ["layer_bit_widths", { a: "4" }],
     ["layer_bit_widths", ["a=4"]],
+    ["candidate_bits", []],
+    ["candidate_bits", [7]],
+    ["candidate_group_sizes", [8]],
+    ["layer_max_bits", { a: "none" }],
+    ["evolution", { population: 1 }],
   ])("refuses config.%s = %j", async (key, value) => {
     const error = await refusal({ config: { [key]: value } });
     expect(error.code).toBe("E_CONFIG");
@@ -355,6 +374,13 @@ describe("contradictions", () => {
     [{ include: ["a"], exclude: ["b", "a"] }, "include", "exclude"],
     [{ fail_fast: true, min_accuracy: 0 }, "fail_fast", "min_accuracy"],
     [{ num_time_groups: 4, enable_time_aware: false }, "num_time_groups", "enable_time_aware"],
+    [{ target_bpw: 3, target_model_size_mb: 12 }, "target_bpw", "target_model_size_mb"],
+    [{ max_error: 0.1, mean_group_size: 64 }, "max_error", "mean_group_size"],
+    [{ target_bpw: 3, enable_mixed_precision: false }, "target_bpw", "enable_mixed_precision"],
+    [{ bit_width: 4, target_bpw: 3 }, "bit_width", "target_bpw"],
+    [{ max_error: 0.1, sensitivity: "entropy" }, "max_error", "sensitivity"],
+    [{ group_size: 64, candidate_group_sizes: [32] }, "group_size", "candidate_group_sizes"],
+    [{ super_group_size: 96, candidate_group_sizes: [32, 64] }, "super_group_size", "candidate_group_sizes"],
   ])("%j names both", async (settings, first, second) => {
     const [one, two] = [first, second].map((key) => [key, (settings as Record<string, unknown>)[key]] as const);
     // From two sources, so that the message has to tell them apart.
@@ -382,6 +408,9 @@ describe("contradictions", () => {
       { fail_fast: true },
       { min_accuracy: 0 },
       { enable_time_aware: false },
+      { target_bpw: 3 },
+      { bit_width: 4, mean_group_size: 64 },
+      { group_size: 64, target_bpw: 3 },
     ]) {
       await expect(resolveConfig({ flags: settings })).resolves.toBeDefined();
     }

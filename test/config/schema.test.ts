@@ -8,7 +8,7 @@ describe("the JSON Schema", () => {
   const schema = configJsonSchema();
 
   it("describes every key, requires none and allows no other", () => {
-    expect(Object.keys(schema.properties ?? {})).toEqual([...CONFIG_KEYS, "thermodynamic"]);
+    expect(Object.keys(schema.properties ?? {})).toEqual([...CONFIG_KEYS, "thermodynamic", "evolution"]);
     for (const [key, property] of Object.entries(schema.properties ?? {})) {
       expect(property.description, key).toMatch(/^[A-Z].*\.$/);
       expect(property, key).toHaveProperty("default");
@@ -36,6 +36,7 @@ describe("the JSON Schema", () => {
         ...["rtn", "auto", "awq", "local", "edge", "image", "keep", "error", "512MiB", "1GB", "512 XB", "fp16", "a/b"],
         ...["sampling", "static", "mse", "optimal", "auto", "natural", "cubic", 99.9, 101],
         ...[[], ["a"], [""], [1], ["a", "b"], {}, { a: 4 }, { a: "none" }, { a: 3 }, { "7": 4 }, 2 ** 30],
+        ...[[4], [2, 8], [64, 128], [7.5], "qkv", "evolutionary", "model"],
       ),
       fc.integer(),
       fc.string(),
@@ -64,13 +65,14 @@ describe("keys with dots", () => {
         .reduce<ReturnType<typeof configJsonSchema> | undefined>((part, step) => part?.properties?.[step], schema);
       expect(leaf, key).toEqual(schema.properties?.[key]);
     }
-    expect(JSON.stringify(schema.properties?.["thermodynamic"]).match(/"default":(?!\{)/g)).toHaveLength(nested.length);
+    const sections = JSON.stringify([schema.properties?.["thermodynamic"], schema.properties?.["evolution"]]);
+    expect(sections.match(/"default":(?!\{)/g)).toHaveLength(nested.length);
   });
 });
 
 describe("describeAllowed", () => {
   it.each([
-    ["bit_width", "2, 4 or 8"],
+    ["bit_width", "2, 3, 4, 5, 6 or 8"],
     ["scale_bits", "an integer from 2 to 8 or none"],
     ["method", "rtn, hqq, mse, r2q, gptq, auto or null"],
     ["enable_spatial", "true, false or null"],
@@ -78,16 +80,18 @@ describe("describeAllowed", () => {
     ["memory", 'an integer of at least 1048576 or text like "512MiB"'],
     ["variant", 'text like "fp16" or null'],
     ["components", "a list of texts or null"],
+    ["candidate_group_sizes", "a list of an integer from 16 to 1024 or null"],
+    ["tie_patterns", "a list of texts"],
     ["activation_bits", "4, 5, 6, 7, 8, 16 or null"],
     ["spatial_alpha", "a number from 0 to 1 or auto"],
     ["thermodynamic.boundary_smoothing.interpolation", "linear, cubic or sigmoid"],
-    ["layer_bit_widths", "a mapping of regular expressions to 2, 4, 8 or none"],
+    ["layer_bit_widths", "a mapping of regular expressions to 2, 3, 4, 5, 6, 8 or none"],
   ] as const)("%s", (key, words) => {
     expect(describeAllowed(key)).toBe(words);
   });
 
   it("follows a path into a value", () => {
-    expect(describeAllowed("layer_bit_widths", ["norm1"])).toBe("2, 4, 8 or none");
+    expect(describeAllowed("layer_bit_widths", ["norm1"])).toBe("2, 3, 4, 5, 6, 8 or none");
     expect(describeAllowed("include", [3])).toBe("text of 1 to 512 characters");
   });
 });

@@ -1,7 +1,7 @@
 /** What fast-check draws: specs, shapes and rows of every kind that has its own path in the kernels. */
 import fc from "fast-check";
 import { METHODS } from "../../dist/quantize/methods/index.js";
-import type { MethodName, QuantSpec } from "../../dist/tensor/layout.js";
+import { BIT_WIDTHS, type MethodName, type QuantSpec } from "../../dist/tensor/layout.js";
 
 /** Past the vector widths on both sides, group starts that no vector width divides, ragged ends. */
 export const groupSizes = fc.constantFrom(16, 17, 18, 23, 32, 40, 64, 100, 128, 333, 1024);
@@ -10,7 +10,7 @@ const codeBits = fc.option(fc.integer({ min: 2, max: 8 }), { nil: null });
 export function specs(methods: readonly MethodName[]): fc.Arbitrary<QuantSpec> {
   return fc
     .record({
-      bits: fc.constantFrom(2 as const, 4 as const, 8 as const),
+      bits: fc.constantFrom(...BIT_WIDTHS),
       groupSize: groupSizes,
       symmetric: fc.boolean(),
       method: fc.constantFrom(...methods),

@@ -10,6 +10,7 @@ import { calibrateModel } from "../../dist/calibration/calibrate.js";
 import { Session } from "../../dist/engine/session.js";
 import { openNative } from "../../dist/formats/parquet/reader.js";
 import { ArrowQuant, type ConfigSettings, type LayerReport, type QuantizeResult } from "../../dist/index.js";
+import { BIT_WIDTHS } from "../../dist/tensor/layout.js";
 
 const MODELS = fileURLToPath(new URL("../../../shared/models/", import.meta.url));
 const MODEL = join(MODELS, "dit-mnist");
@@ -89,6 +90,28 @@ describe("method auto", () => {
     for (const [index, layer] of alone.entries()) {
       const trial = auto[index]?.trials.find(({ method }) => method === "hqq");
       expect(trial?.outputError).toBe(layer.output?.relativeError);
+    }
+  });
+});
+
+describe("method gptq", () => {
+  it("leaves every layer's output closer with every bit more", async () => {
+    const errors = new Map<string, number[]>();
+    for (const bits of BIT_WIDTHS) {
+      // Codes of eight bits for zero points, so that they limit no width.
+      const config = { bit_width: bits, method: "gptq", zero_point_bits: 8, enable_spatial: false } as const;
+      const result = await quantizeTo("gptq.parquet", { ...FEW_LAYERS, ...config, min_accuracy: 0.1 });
+      for (const { name, output } of quantized(result)) {
+        errors.set(name, [...(errors.get(name) ?? []), output?.relativeError as number]);
+      }
+    }
+    expect(errors.size).toBe(6);
+    for (const [name, [first, ...rest]] of errors) {
+      let wider = first as number;
+      for (const error of rest) {
+        expect(error, name).toBeLessThan(wider / 1.5);
+        wider = error;
+      }
     }
   });
 });

@@ -37,6 +37,7 @@ async function digest(input: string, config: object, options: SessionOptions, bu
 const configs = [
   { method: "rtn", bit_width: 4 },
   { method: "hqq", bit_width: 4 },
+  { method: "hqq", bit_width: 3, group_size: 48 },
   { method: "mse", bit_width: 2, group_size: 32 },
   { method: "r2q", bit_width: 2 },
   { method: "rtn", bit_width: 8, symmetric: true, scale_bits: "none", zero_point_bits: "none" },

@@ -38,6 +38,7 @@ function layerPlan(name: string, shape: number[], dtype: "F32" | "F16", planned:
     tensor: { name, shape, dtype, location: { file: 0, byteOffset: 0, byteLength: bytes }, sourceScale: null },
     spec: planned,
     candidates: [],
+    options: [],
     calibrated: false,
     spatial: null,
     activations: null,
@@ -63,6 +64,7 @@ export const plan: QuantizePlan = {
       calibration: null,
       spatial: null,
       activations: null,
+      mixed: null,
       layers: [
         layerPlan("blocks.0.attn.to_q.weight", [64, 100], "F32", spec),
         layerPlan("blocks.0.attn.to_q.bias", [64], "F32", null),

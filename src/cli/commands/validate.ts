@@ -7,14 +7,15 @@ export const validate: Command = {
   summary: "Compare a quantized model on disk with its original, layer by layer",
   description:
     "Reads the quantized file back from disk, checks its checksums, rebuilds every tensor and compares it with the " +
-    "original. Ends with exit code 4 if a layer is below its threshold (0.70, 0.90, 0.95 at 2, 4, 8 bits, unless " +
-    "--min-accuracy says otherwise), missing, extra, of another shape, or kept but changed.\n" +
+    "original. Ends with exit code 4 if a layer is below its threshold (0.70, 0.80, 0.90, 0.92, 0.93, 0.95 at " +
+    "2, 3, 4, 5, 6, 8 bits, unless --min-accuracy says otherwise), missing, extra, of another shape, or kept but " +
+    "changed.\n" +
     "With --run, both models are run side by side as well (npm install onnxruntime-node; the model's ONNX graph is " +
     "found beside it or named with --graph): the error of the prediction at each timestep, and the PSNR of samples " +
     "from the same noise, with quantized weights and with quantized weights and activations.",
   args: [
     { name: "ORIGINAL", description: "The model that was quantized: a file, component or pipeline folder" },
-    { name: "QUANTIZED", description: "The .parquet file, or the folder of one per component" },
+    { name: "QUANTIZED", description: "The .parquet file, the folder of one per component, or a .gguf file" },
   ],
   flags: [
     ...SETTING_FLAGS.filter(({ name }) => name === "min-accuracy").map((flag) => ({

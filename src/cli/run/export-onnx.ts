@@ -10,22 +10,13 @@ import { refuseDash } from "../paths.js";
 import { openProgress } from "../progress.js";
 import { resolveInvocation } from "../resolve.js";
 import { readRoles } from "../role-flags.js";
-
-/** Flags of `export` that only other formats have. */
-const OTHER_FLAGS = ["dtype", "like", "packed", "max-shard-size"] as const;
+import { readDtype } from "../safetensors-flags.js";
 
 /** Files by which a folder is a model's. */
 const MODEL_FILES = ["model_index.json", "config.json"] as const;
 
 export async function runExportOnnx(invocation: Invocation): Promise<Outcome> {
   const { args, flags, terminal, signal } = invocation;
-  const other = OTHER_FLAGS.find((name) => flags[name] !== undefined && flags[name] !== false);
-  if (other !== undefined) {
-    throw new ArrowQuantError("E_CONFLICT", `--${other} has no meaning for an ONNX output`, {
-      hint: "leave it out: weights stay quantized as they are in the file",
-      details: { flag: other },
-    });
-  }
   const input = refuseDash(args[0] as string, "NATIVE");
   const output = refuseDash(flags["output"] as string, "--output");
   const graph = flags["graph"] as string | undefined;
@@ -42,6 +33,7 @@ export async function runExportOnnx(invocation: Invocation): Promise<Outcome> {
         graph,
         variant: values.variant ?? undefined,
         roles: readRoles(flags),
+        dtype: readDtype(flags),
         activations: flags["activations"] === true,
         force: flags["force"] === true,
         signal,

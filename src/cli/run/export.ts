@@ -1,26 +1,26 @@
 import { Session } from "../../engine/session.js";
 import { ArrowQuantError } from "../../errors.js";
 import { exportNative } from "../../quantize/export.js";
-import type { ExportDtype } from "../../quantize/export-job.js";
 import { exportBody, exportSections } from "../../report/export.js";
 import { renderText } from "../../report/text.js";
 import type { Invocation, Outcome } from "../command.js";
 import { refuseDash } from "../paths.js";
 import { openProgress } from "../progress.js";
 import { resolveInvocation } from "../resolve.js";
+import { readDtype } from "../safetensors-flags.js";
 
 export async function runExport(invocation: Invocation): Promise<Outcome> {
   const { args, flags, terminal, signal } = invocation;
   const input = refuseDash(args[0] as string, "NATIVE");
   const output = refuseDash(flags.output as string, "--output");
   const like = flags.like === undefined ? undefined : refuseDash(flags.like as string, "--like");
-  if (flags.dtype === undefined) {
+  const dtype = readDtype(flags);
+  if (dtype === undefined) {
     throw new ArrowQuantError("E_USAGE", "--dtype is missing", {
       hint: "f32, f16 or bf16; an ONNX output, which needs none, ends in .onnx",
       details: { flag: "dtype" },
     });
   }
-  const dtype = (flags.dtype as string).toUpperCase() as ExportDtype;
   const { values } = await resolveInvocation(invocation);
   await using session = new Session({ threads: values.num_threads ?? undefined, memoryBytes: values.memory });
   const progress = await openProgress(terminal, "exporting");

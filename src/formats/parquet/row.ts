@@ -6,7 +6,7 @@ import type { Dtype } from "../../tensor/dtype.js";
 import type { MethodName } from "../../tensor/layout.js";
 import type { ErrorSums } from "../../tensor/metrics.js";
 
-/** Code width of each `quant_type`; 0: kept. Files written here hold 2, 4 and 8, a reader takes all. */
+/** Code width of each `quant_type`; 0: kept. */
 export const QUANT_TYPES = { none: 0, int2: 2, int3: 3, int4: 4, int5: 5, int6: 6, int8: 8 } as const;
 export type QuantType = keyof typeof QUANT_TYPES;
 

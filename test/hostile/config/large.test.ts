@@ -20,7 +20,7 @@ describe("a configuration full of", () => {
     ["aliases", `a: &a 1\nb: [${repeat(() => "*a,")}]`, /^x\.yaml:2:305: the alias count passes the limit of 100$/],
     ["aliases of aliases", `a: &a [1]\nb: &b [${repeat(() => "*a,")}]\nc: *b`, /alias count/],
     ["anchors", repeat((index) => `k${index}: &a${index} 1\n`), /unknown key "k0"/],
-    ["wrong values", `layer_bit_widths: {${repeat((index) => `a${index}: 5,`)}}`, /expected 2, 4, 8 or none/],
+    ["wrong values", `layer_bit_widths: {${repeat((index) => `a${index}: 7,`)}}`, /expected 2, 3, 4, 5, 6, 8 or none/],
     ["syntax errors", repeat(() => '"\n', 300_000), /^\d{5,} problems/],
   ])("%s", async (_, text, said) => {
     await expect(resolveConfig({ file: { path: "x.yaml", text } })).rejects.toThrow(

@@ -110,7 +110,7 @@ describe.each(KERNEL_BUILDS)("hqq, %s", (build) => {
     );
   });
 
-  it.each([2, 4, 8] as const)("is the definition with Math.pow in float64, %i bits", (bits) => {
+  it.each([2, 3, 4, 5, 6, 8] as const)("is the definition with Math.pow in float64, %i bits", (bits) => {
     const groupSize = 64;
     const values = gaussians(groupSize * 400, bits);
     const spec = specOf({ method: "hqq", bits, groupSize });
@@ -199,7 +199,10 @@ describe("hqq", () => {
       for (const { name, cols, values } of matricesOf(`${SHARED_MODELS}${path}/diffusion_pytorch_model.safetensors`)) {
         for (const [bits, least] of [
           [8, 0.9999],
+          [6, 0.999],
+          [5, 0.997],
           [4, 0.98],
+          [3, 0.94],
           [2, 0.75],
         ] as const) {
           const spec = specOf({ method: "hqq", bits, groupSize: 64, scaleBits: 6, zeroPointBits: 6 });

@@ -18,6 +18,9 @@ function failure(work: () => unknown): { code: string; message: string } {
 describe("checkSpec", () => {
   it.each<Partial<QuantSpec>>([
     {},
+    { bits: 3 },
+    { bits: 5 },
+    { bits: 6, zeroPointBits: 6 },
     { groupSize: 16 },
     { groupSize: 1024 },
     { groupSize: 100, scaleBits: 2, superGroupSize: 300 },
@@ -28,7 +31,7 @@ describe("checkSpec", () => {
   });
 
   it.each<[Partial<QuantSpec>, string, RegExp]>([
-    [{ bits: 3 as 4 }, "E_CONFIG", /bit width 3/],
+    [{ bits: 7 as 8 }, "E_CONFIG", /bit width 7 /],
     [{ groupSize: 15 }, "E_CONFIG", /group size 15/],
     [{ groupSize: 1025 }, "E_CONFIG", /group size 1025/],
     [{ groupSize: 32.5 }, "E_CONFIG", /group size 32\.5/],

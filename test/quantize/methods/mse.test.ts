@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { QuantSpec } from "../../../dist/tensor/layout.js";
+import { BIT_WIDTHS, type QuantSpec } from "../../../dist/tensor/layout.js";
 import { deriveMetrics } from "../../../dist/tensor/metrics.js";
 import { tensors } from "../../kernels/arbitraries.js";
 import {
@@ -174,7 +174,7 @@ describe("mse", () => {
 
   it("errs less than hqq and rtn", () => {
     const values = gaussians(64 * 1024, 7);
-    for (const bits of [2, 4, 8] as const) {
+    for (const bits of BIT_WIDTHS) {
       const [mse, hqq, rtn] = (["mse", "hqq", "rtn"] as const).map((method) => {
         const spec = specOf({ method, bits, scaleBits: 6, zeroPointBits: 6 });
         return deriveMetrics(quantize("simd", floatSource(values, 1024), spec).sums).relativeRmse;

@@ -40,14 +40,14 @@ def sources(models):
 
 
 def cases(name, storages):
-    for bits in (2, 4, 8):
+    for bits in (2, 3, 4, 5, 6, 8):
         for group, scale_bits, zero_bits, super_group in storages:
             base = dict(source=name, bits=bits, groupSize=group)
             base |= dict(scaleBits=scale_bits, zeroPointBits=zero_bits, superGroupSize=super_group)
             base |= dict(symmetric=False, weighting="none", preserveGain=False)
             yield base | dict(method="hqq")
             yield base | dict(method="mse")
-            yield base | dict(method="mse", weighting="magnitude", preserveGain=True, importance=bits == 4)
+            yield base | dict(method="mse", weighting="magnitude", preserveGain=True, importance=bits in (3, 4))
             if zero_bits != 6:
                 yield base | dict(method="mse", symmetric=True)
 
