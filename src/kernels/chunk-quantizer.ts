@@ -1,6 +1,6 @@
 /** Quantizes one chunk of a tensor, slab by slab: raw rows in, stored parts and error sums out. */
 import { ArrowQuantError } from "../errors.js";
-import { DTYPES, type Dtype } from "../tensor/dtype.js";
+import type { Dtype } from "../tensor/dtype.js";
 import { type QuantSpec, rowLayout } from "../tensor/layout.js";
 import type { ErrorSums, OutputSums } from "../tensor/metrics.js";
 import { allocatedBytes } from "./arena.js";
@@ -11,16 +11,17 @@ import {
   clearOutputSums,
   copyImportance,
   OUTPUT_SUMS_BYTES,
+  openScales,
   openSlab,
   PANEL,
   readOutputSums,
   readSums,
   rowScratchSizes,
   type SlabInput,
-  SOURCE_SCALE_MODES,
   type SourceScaleMode,
   SPARE_BYTES,
   slabSizes,
+  sourceFields,
   sumSizes,
 } from "./regions.js";
 import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
@@ -157,8 +158,7 @@ export class ChunkQuantizer implements SlabInput {
       zeroPointBits: spec.zeroPointBits ?? 0,
       weighting: spec.weighting === "magnitude" ? 1 : 0,
       preserveGain: spec.preserveGain ? 1 : 0,
-      sourceDtype: DTYPES[shape.dtype].kernelCode,
-      sourceScaleMode: SOURCE_SCALE_MODES.indexOf(shape.sourceScale),
+      ...sourceFields(shape.dtype, shape.sourceScale),
     });
   }
 
@@ -224,8 +224,7 @@ export class ChunkQuantizer implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale, slabRows, rows } = this.#shape;
-    const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : Math.min(slabRows, rows);
-    return this.#kernels.arena.floats(this.#ptr.sourceScales, count);
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, Math.min(slabRows, rows));
   }
 
   /** Consumes the slab. Non-null: the first weight that cannot be quantized; the chunk is then of no use. */

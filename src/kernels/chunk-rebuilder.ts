@@ -12,6 +12,7 @@ import {
   clearOutputSums,
   copyImportance,
   OUTPUT_SUMS_BYTES,
+  openScales,
   openSlab,
   readOutputSums,
   readSums,
@@ -263,8 +264,7 @@ export class ChunkRebuilder implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale = "none" } = this.#options;
-    const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : this.#slabRows;
-    return this.#kernels.arena.floats(this.#ptr.sourceScales, count);
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, this.#slabRows);
   }
 
   /**

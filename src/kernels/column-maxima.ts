@@ -1,9 +1,17 @@
 /** Largest magnitudes of a tensor's columns, slab by slab. */
-import { DTYPES } from "../tensor/dtype.js";
+
 import { allocatedBytes } from "./arena.js";
 import type { BadWeight, ChunkExtent } from "./chunk-quantizer.js";
 import type { Kernels } from "./load.js";
-import { openSlab, rowScratchSizes, type SlabInput, SOURCE_SCALE_MODES, SPARE_BYTES, slabSizes } from "./regions.js";
+import {
+  openScales,
+  openSlab,
+  rowScratchSizes,
+  type SlabInput,
+  SPARE_BYTES,
+  slabSizes,
+  sourceFields,
+} from "./regions.js";
 import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
 
 export type ColumnMaximaShape = Pick<ChunkExtent, "cols" | "slabRows" | "dtype" | "sourceScale">;
@@ -40,8 +48,7 @@ export class ColumnMaxima implements SlabInput {
       weights: this.#ptr.weights,
       originals: this.#ptr.weights,
       cols: shape.cols,
-      sourceDtype: DTYPES[shape.dtype].kernelCode,
-      sourceScaleMode: SOURCE_SCALE_MODES.indexOf(shape.sourceScale),
+      ...sourceFields(shape.dtype, shape.sourceScale),
     });
   }
 
@@ -52,8 +59,7 @@ export class ColumnMaxima implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale, slabRows } = this.#shape;
-    const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : slabRows;
-    return this.#kernels.arena.floats(this.#ptr.sourceScales, count);
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, slabRows);
   }
 
   /** Consumes the slab. Non-null: the first weight that is not finite. */

@@ -3,12 +3,13 @@ import { DTYPES, type Dtype } from "../tensor/dtype.js";
 import { allocatedBytes } from "./arena.js";
 import type { Kernels } from "./load.js";
 import {
+  openScales,
   openSlab,
   rowScratchSizes,
   type SlabInput,
-  SOURCE_SCALE_MODES,
   type SourceScaleMode,
   slabSizes,
+  sourceFields,
 } from "./regions.js";
 import { fillTile, TILE_BYTES } from "./tile.js";
 
@@ -55,8 +56,7 @@ export class Converter implements SlabInput {
       ...regions,
       originals: regions.weights,
       cols: shape.cols,
-      sourceDtype: DTYPES[shape.sourceDtype].kernelCode,
-      sourceScaleMode: SOURCE_SCALE_MODES.indexOf(shape.sourceScale),
+      ...sourceFields(shape.sourceDtype, shape.sourceScale),
       outDtype: DTYPES[shape.outDtype].kernelCode,
     });
   }
@@ -68,10 +68,7 @@ export class Converter implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale, slabRows } = this.#shape;
-    return this.#kernels.arena.floats(
-      this.#ptr.sourceScales,
-      sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : slabRows,
-    );
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, slabRows);
   }
 
   /** Converts the slab: a view that is good until the next call. */

@@ -6,14 +6,15 @@ import { allocatedBytes } from "./arena.js";
 import type { BadWeight } from "./chunk-quantizer.js";
 import type { Kernels } from "./load.js";
 import {
+  openScales,
   openSlab,
   readSums,
   rowScratchSizes,
   type SlabInput,
-  SOURCE_SCALE_MODES,
   type SourceScaleMode,
   SPARE_BYTES,
   slabSizes,
+  sourceFields,
   sumSizes,
 } from "./regions.js";
 import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
@@ -75,8 +76,7 @@ export class GgmlQuantizer implements SlabInput {
       importance: shape.importance === null ? 0 : importance,
       originals: regions.weights,
       cols: shape.cols,
-      sourceDtype: DTYPES[shape.dtype].kernelCode,
-      sourceScaleMode: SOURCE_SCALE_MODES.indexOf(shape.sourceScale),
+      ...sourceFields(shape.dtype, shape.sourceScale),
     });
   }
 
@@ -87,8 +87,7 @@ export class GgmlQuantizer implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale, slabRows, rows } = this.#shape;
-    const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : Math.min(slabRows, rows);
-    return this.#kernels.arena.floats(this.#ptr.sourceScales, count);
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, Math.min(slabRows, rows));
   }
 
   /**

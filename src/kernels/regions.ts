@@ -1,5 +1,5 @@
 /** Regions of kernel memory that several kernels have in common: their sizes, and how results are read. */
-import { type Dtype, largestSpanBytes, spanOf } from "../tensor/dtype.js";
+import { DTYPES, type Dtype, largestSpanBytes, spanOf } from "../tensor/dtype.js";
 import type { ErrorSums, OutputSums } from "../tensor/metrics.js";
 import type { Arena } from "./arena.js";
 import { setTileField } from "./tile.js";
@@ -43,6 +43,21 @@ export function openSlab(
 ): Uint8Array {
   setTileField(arena, ptr.tile, "sourceSkip", skip);
   return arena.bytes(ptr.source, spanOf(dtype, skip, elementCount).byteLength);
+}
+
+/** The view of `SlabInput.sourceScales`, for slabs of at most `slabRows`. */
+export function openScales(
+  arena: Arena,
+  ptr: { readonly sourceScales: number },
+  sourceScale: SourceScaleMode,
+  slabRows: number,
+): Float32Array {
+  return arena.floats(ptr.sourceScales, sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : slabRows);
+}
+
+/** How the kernels read slabs: fields of the tile. */
+export function sourceFields(dtype: Dtype, sourceScale: SourceScaleMode) {
+  return { sourceDtype: DTYPES[dtype].kernelCode, sourceScaleMode: SOURCE_SCALE_MODES.indexOf(sourceScale) };
 }
 
 /** Scratch of one row: float32 weights and their rebuilt values, codes, and what belongs to groups. */

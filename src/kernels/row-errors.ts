@@ -6,14 +6,15 @@ import type { BadWeight } from "./chunk-quantizer.js";
 import type { OutDtype } from "./converter.js";
 import type { Kernels } from "./load.js";
 import {
+  openScales,
   openSlab,
   readSums,
   rowScratchSizes,
   type SlabInput,
-  SOURCE_SCALE_MODES,
   type SourceScaleMode,
   SPARE_BYTES,
   slabSizes,
+  sourceFields,
   sumSizes,
 } from "./regions.js";
 import { fillTile, setTileField, TILE_BYTES } from "./tile.js";
@@ -75,8 +76,7 @@ export class RowErrors implements SlabInput {
       ...common,
       source: ptr.source,
       sourceScales: ptr.sourceScales,
-      sourceDtype: DTYPES[sourceDtype].kernelCode,
-      sourceScaleMode: SOURCE_SCALE_MODES.indexOf(sourceScale),
+      ...sourceFields(sourceDtype, sourceScale),
     });
     fillTile(arena, ptr.storedTile, {
       ...common,
@@ -97,8 +97,7 @@ export class RowErrors implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale, slabRows } = this.#shape;
-    const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : slabRows;
-    return this.#kernels.arena.floats(this.#ptr.sourceScales, count);
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, slabRows);
   }
 
   /** The slab in the stored type, which must be one of floats: a view that is good until the next call. */

@@ -1,9 +1,9 @@
 /** Histogram of a tensor's weights between its least and its largest, slab by slab, all slabs twice. */
-import { DTYPES } from "../tensor/dtype.js";
+
 import { allocatedBytes } from "./arena.js";
 import type { BadWeight, ChunkExtent } from "./chunk-quantizer.js";
 import type { Kernels } from "./load.js";
-import { openSlab, rowScratchSizes, type SlabInput, SOURCE_SCALE_MODES, slabSizes } from "./regions.js";
+import { openScales, openSlab, rowScratchSizes, type SlabInput, slabSizes, sourceFields } from "./regions.js";
 import { fillTile, readBadWeight, TILE_BYTES } from "./tile.js";
 
 export interface WeightHistogramShape extends Pick<ChunkExtent, "cols" | "slabRows" | "dtype" | "sourceScale"> {
@@ -43,8 +43,7 @@ export class WeightHistogram implements SlabInput {
       weights: this.#ptr.weights,
       originals: this.#ptr.weights,
       cols: shape.cols,
-      sourceDtype: DTYPES[shape.dtype].kernelCode,
-      sourceScaleMode: SOURCE_SCALE_MODES.indexOf(shape.sourceScale),
+      ...sourceFields(shape.dtype, shape.sourceScale),
     });
   }
 
@@ -55,8 +54,7 @@ export class WeightHistogram implements SlabInput {
 
   sourceScales(): Float32Array {
     const { sourceScale, slabRows } = this.#shape;
-    const count = sourceScale === "none" ? 0 : sourceScale === "tensor" ? 1 : slabRows;
-    return this.#kernels.arena.floats(this.#ptr.sourceScales, count);
+    return openScales(this.#kernels.arena, this.#ptr, sourceScale, slabRows);
   }
 
   /** Takes the slab into the range. Non-null: the first weight that is not finite, its row within the slab. */
