@@ -2,7 +2,7 @@
  * `npm run quality -- MODEL`: what quantization does to the predictions of a model that comes with its ONNX graph. Every
  * row is a quantization of the whole model, run side by side with the original by ONNX Runtime.
  *
- *   --table methods|activations|mixed   which table; without it the first two
+ *   --table methods|activations|mixed|gguf   which table; without it the first two
  *   --data FILE                   calibration data, beside `sampling`
  *   --eval FILE                   inputs to predict for, as for `validate --run-data`; without it, and for the PSNR
  *                                 anyway, those that the original's own sampling visits
@@ -13,14 +13,18 @@
  * is given, predictions on the models' reference inputs unless --eval is; results/mixed.json has the figures.
  *
  *   --methods gptq,hqq  --budgets 2.5,3,3.5,4  --evaluations 200   what it goes through; samples of a search
+ *
+ * `npm run quality -- --table gguf`: GGUF's types on dit-mnist beside gguf-py's and ggml's own quantizers, which npm and
+ * pip install beside the interop checks; results/gguf.json has the figures.
  */
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { ArrowQuant } from "../../dist/index.js";
+import { ggufTable } from "./quality-gguf.mjs";
 import { mixedTable } from "./quality-mixed.mjs";
 import { createMeasure, FIGURES, printHead, printRow } from "./quality-row.mjs";
 
@@ -39,8 +43,8 @@ const { values, positionals } = parseArgs({
   },
 });
 const [model] = positionals;
-if (model === undefined && values.table !== "mixed") {
-  throw new Error("npm run quality -- MODEL [--data FILE] [--eval FILE] [--table NAME], or --table mixed");
+if (model === undefined && values.table !== "mixed" && values.table !== "gguf") {
+  throw new Error("npm run quality -- MODEL [--data FILE] [--eval FILE] [--table NAME], or --table mixed|gguf");
 }
 
 const folder = await mkdtemp(join(tmpdir(), "arrowquant-quality-"));
@@ -111,11 +115,22 @@ async function mixed() {
     budgets: values.budgets.split(",").map(Number),
     evaluations: Number(values.evaluations),
   };
-  const results = new URL("results/mixed.json", import.meta.url);
-  await mixedTable(aq, folder, request, (rows) => writeFileSync(results, `${JSON.stringify(rows, null, 2)}\n`));
+  await mixedTable(aq, folder, request, (rows) => saveRows("mixed.json", rows));
 }
 
-const TABLES = { methods: methodTable, activations: activationTable, mixed };
+/** Types of GGUF; see quality-gguf.mjs. */
+async function gguf() {
+  if (model !== undefined) throw new Error("the table of GGUF's types is of dit-mnist, whose reference it needs");
+  await ggufTable(aq, folder, (rows) => saveRows("gguf.json", rows));
+}
+
+function saveRows(name, rows) {
+  const results = new URL("results/", import.meta.url);
+  mkdirSync(results, { recursive: true });
+  writeFileSync(new URL(name, results), `${JSON.stringify(rows, null, 2)}\n`);
+}
+
+const TABLES = { methods: methodTable, activations: activationTable, mixed, gguf };
 const chosen = values.table === undefined ? ["methods", "activations"] : [values.table];
 
 try {

@@ -1,8 +1,8 @@
 """check_ggml.py LIBRARY WEIGHTS CASES BLOCKS: squared errors of blocks beside those of ggml's own.
 
-CASES is a JSON list of {name, type, rows, cols}: tensors of the safetensors file WEIGHTS, seen as rows by columns, whose
-blocks follow one another in BLOCKS. Prints a JSON list, in that order, of {ours, ggml}: the sums of squared differences
-to the weights, both rebuilt by gguf-py.
+CASES is a JSON list of {name, type, rows, cols}: tensors of the safetensors file WEIGHTS, seen as rows by columns,
+whose blocks follow one another in BLOCKS. Prints a JSON list, in that order, of {ours, ggml}: the sums of squared
+differences to the weights, both rebuilt by gguf-py.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ interface Case {
   readonly squaredError: number;
 }
 
-/** Quantizes every matrix of a file (a convolution as output channels × rest) to every type that its columns divide by. */
+/** Quantizes every matrix of a file, convolutions as output channels × rest, to all types whose blocks divide rows. */
 function quantizeAll(weightsPath: string, blocksPath: string): Case[] {
   const kernels = loadKernels();
   const cases: Case[] = [];

@@ -31,7 +31,7 @@ class Ggml:
         ]
 
     def quantize(self, weights: np.ndarray, type: GGMLQuantizationType) -> np.ndarray:
-        """uint8[rows, bytes of a row] of float32[rows, columns], searched with an importance of one for all columns."""
+        """uint8[rows, bytes of a row] of float32[rows, columns], all columns alike."""
         weights = np.ascontiguousarray(weights, np.float32)
         rows, columns = weights.shape
         blocks = np.zeros((rows, self._row_size(int(type), columns)), np.uint8)

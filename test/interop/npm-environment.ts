@@ -21,7 +21,7 @@ export async function installPackages(name: string, packages: Readonly<Record<st
     writeFileSync(join(filling, ".gitignore"), "*\n");
     const args = ["install", "--prefix", filling, "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"];
     const { exitCode, stderr } = await runProcess("npm", args);
-    if (exitCode !== 0) throw new Error(`npm install failed (${exitCode}): ${stderr.trim().split("\n").at(-1) ?? ""}`);
+    if (exitCode !== 0) throw new Error(`npm install failed (${exitCode}): ${stderr.trim().split("\n")[0]}`);
     // Another process may have been quicker.
     if (isInstalled(folder, manifest)) return folder;
     rmSync(folder, { recursive: true, force: true });
