@@ -98,8 +98,9 @@ export function fed(data: Fed["data"], shape: readonly number[]): Fed {
 export async function runOnce(
   source: string | Uint8Array,
   feeds: Readonly<Record<string, Fed>>,
+  graphOptimizationLevel: "disabled" | "all" = "all",
 ): Promise<Record<string, ort.Tensor>> {
-  const [outputs = {}] = await runEach(source, [feeds]);
+  const [outputs = {}] = await runEach(source, [feeds], graphOptimizationLevel);
   return outputs;
 }
 
@@ -107,8 +108,9 @@ export async function runOnce(
 export async function runEach(
   source: string | Uint8Array,
   inputs: readonly Readonly<Record<string, Fed>>[],
+  graphOptimizationLevel: "disabled" | "all" = "all",
 ): Promise<Record<string, ort.Tensor>[]> {
-  const options = { intraOpNumThreads: 1, logSeverityLevel: 3 } as const;
+  const options = { intraOpNumThreads: 1, logSeverityLevel: 3, graphOptimizationLevel } as const;
   const session = await (typeof source === "string"
     ? ort.InferenceSession.create(source, options)
     : ort.InferenceSession.create(source, options));
