@@ -1,6 +1,6 @@
 /**
- * Exports of a DiT-XL-shaped model as a user runs them: weights per second, and against the floor of reading the native
- * file and writing as many bytes as the output.
+ * Outputs of a DiT-XL-shaped model as a user makes them: weights per second, and against the floor of reading what the
+ * writer reads (the native file, or for GGUF the model) and writing as many bytes as the output.
  */
 import { closeSync, existsSync, mkdirSync, openSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -34,9 +34,11 @@ const WRITERS = {
   "ONNX, float16": { ending: ".onnx", flags: ["--dtype", "f16"], hasGraph: true },
   "pack-quantized, scales F32": { ending: "", flags: ["--dtype", "f32", "--packed"] },
   "pack-quantized, scales BF16": { ending: "", flags: ["--dtype", "bf16", "--packed"] },
+  "GGUF, q8_0": { ending: ".gguf", flags: ["--type", "q8_0", "--comfy"], isOfModel: true },
+  "GGUF, q4_k": { ending: ".gguf", flags: ["--type", "q4_k", "--comfy"], isOfModel: true },
 };
 
-async function exportOnce({ ending, flags, isLike, hasGraph }, native, model) {
+async function exportOnce({ ending, flags, isLike, hasGraph, isOfModel }, native, model) {
   const root = dirname(native);
   const output = join(root, `exported${ending}`);
   const remove = () => {
@@ -45,7 +47,8 @@ async function exportOnce({ ending, flags, isLike, hasGraph }, native, model) {
   remove();
   const like = isLike ? ["--like", model.folder] : [];
   const original = hasGraph ? ["--original", model.folder, "--graph", writeGraph(model)] : [];
-  const line = ["export", native, "-o", output, ...flags, ...like, ...original, "--json"];
+  const source = isOfModel ? ["quantize", model.folder] : ["export", native];
+  const line = [...source, "-o", output, ...flags, ...like, ...original, "--json"];
   const { stdout, ...measured } = await measureProcess(PROGRAM, line, join(root, "peak"));
   remove();
   return { ...measured, bytesOut: JSON.parse(stdout).summary.bytes_out };
@@ -131,10 +134,9 @@ function writeFloats(file, dataBegin, layers, path) {
   }
 }
 
-async function floorOnce(native, bytesOut) {
-  const root = dirname(native);
+async function floorOnce(source, root, bytesOut) {
   const output = join(root, "floor.bin");
-  const { seconds } = await measureProcess(FLOOR, [native, output, String(bytesOut)], join(root, "peak"));
+  const { seconds } = await measureProcess(FLOOR, [source, output, String(bytesOut)], join(root, "peak"));
   rmSync(output);
   return seconds;
 }
@@ -154,7 +156,7 @@ export async function benchExport() {
       const floors = [];
       const runs = [];
       for (let run = 0; run < RUNS; run++) {
-        floors.push(await floorOnce(native, bytesOut));
+        floors.push(await floorOnce(writer.isOfModel ? model.file : native, dirname(native), bytesOut));
         runs.push(await exportOnce(writer, native, model));
       }
       const seconds = median(runs.map((run) => run.seconds));
