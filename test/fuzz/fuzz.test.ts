@@ -11,7 +11,7 @@ import planted, { FAULT_NAMES } from "./planted.mjs";
 import { fuzzFormat } from "./supervise.mjs";
 
 const FUZZ = fileURLToPath(new URL("fuzz.mjs", import.meta.url));
-const CASES = 1000;
+const CASES = 600;
 
 let failureFolder: string;
 beforeAll(async () => {

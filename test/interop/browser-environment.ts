@@ -12,7 +12,8 @@ const PACKAGES = {
 /** The folder whose node_modules hold them; null, with the reason printed, where they cannot be had. With CI=true that is an error. */
 export async function prepareBrowser(): Promise<string | null> {
   try {
-    if (process.platform !== "linux" || process.arch !== "x64") throw new Error("the browser is built for Linux on x64");
+    if (process.platform !== "linux" || process.arch !== "x64")
+      throw new Error("the browser is built for Linux on x64");
     return await installPackages(".browser", PACKAGES);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);

@@ -39,8 +39,13 @@ const METHOD_RUNS: readonly { readonly bits: Bits; readonly method: string }[] =
   { bits: 6, method: "mse" },
 ];
 
-/** Of types other than float32 only the conversion differs, which every method shares. */
-const CONVERSION_RUNS = METHOD_RUNS.filter(({ method }) => method === "hqq");
+/** What a reader sees of a second model: every width, and the two scales of r2q. */
+const WIDTH_RUNS = METHOD_RUNS.filter(
+  ({ bits, method }) => method === "hqq" || method === "r2q" || bits % 2 === 1 || bits === 6,
+);
+
+/** Of types other than float32 only the conversion differs, which every method and width shares. */
+const CONVERSION_RUNS = METHOD_RUNS.filter(({ bits, method }) => method === "hqq" && bits === 4);
 
 interface ModelCase {
   readonly model: string;
@@ -293,7 +298,7 @@ describe.skipIf(environment.skipReason !== null || sharedReason !== null)("inter
       const { model, variant, path, flags, componentFolder, isWeightFile } = modelCase;
       const names = (await readdir(componentFolder)).filter(isWeightFile).sort();
       const sources = names.map((name) => join(componentFolder, name));
-      const runs = variant === "F32" ? METHOD_RUNS : CONVERSION_RUNS;
+      const runs = variant !== "F32" ? CONVERSION_RUNS : model === "dit-mnist" ? METHOD_RUNS : WIDTH_RUNS;
       const files = await mapConcurrently(runs, ({ bits, method }) =>
         quantizeAndExport(
           `${model}-${variant}-${bits}-${method}`,
